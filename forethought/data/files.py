@@ -1,0 +1,126 @@
+"""Prompts from JSONL, CSV and Parquet files, whatever their columns are called."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from forethought.config import DataConfig
+from forethought.errors import ForethoughtError, nearest
+from forethought.records import LABELS, Message, Prompt, make_prompt
+
+FIELDS = ("text", "messages", "label", "category", "id", "split", "topic", "pair", "goal", "source")
+Row = dict[str, Any]
+
+
+def load_jsonl(config: DataConfig) -> list[Prompt]:
+    """A file of one JSON object a line."""
+    return to_prompts(_jsonl_rows(_path(config)), config, _path(config).name)
+
+
+def load_csv(config: DataConfig) -> list[Prompt]:
+    """A CSV file with a header line; lines that begin with # before the header are comments."""
+    return to_prompts(_csv_rows(_path(config)), config, _path(config).name)
+
+
+def load_parquet(config: DataConfig) -> list[Prompt]:
+    """A Parquet file, read in batches."""
+    import pyarrow.parquet as parquet
+
+    path = _path(config)
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        try:
+            batches = parquet.ParquetFile(path).iter_batches()
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+        except OSError as error:
+            raise ForethoughtError(f"{path} is not a Parquet file: {error}") from error
+
+    return to_prompts(rows(), config, path.name)
+
+
+def to_prompts(rows: Iterable[tuple[int, Row]], config: DataConfig, source: str) -> list[Prompt]:
+    """Map rows onto Prompt. `config.columns` maps a field of ours to a column of theirs; `config.values` sets a field for every row.
+
+    Only `text` (or `messages`) and `label` are needed. Raises ForethoughtError naming the row and the column at fault.
+    """
+    for field in (*config.columns, *config.values):
+        if field not in FIELDS:
+            raise ForethoughtError(f"data '{source}': a prompt has no field '{field}'.{nearest(field, FIELDS)}")
+    return [_to_prompt(row, number, config, source) for number, row in rows]
+
+
+def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt:
+    values: Row = dict(config.values)
+    for field in FIELDS:
+        column = config.columns.get(field, field)
+        if column in row:
+            if field not in config.values and row[column] not in (None, ""):
+                values[field] = row[column]
+        elif field in config.columns:
+            raise ForethoughtError(f"{source}, row {number}: no column '{column}'.{nearest(column, map(str, row))}")
+    if "text" not in values and "messages" not in values:
+        column = config.columns.get("text", "text")
+        what = (
+            f"column '{column}' is empty" if column in row else f"no column '{column}'.{nearest(column, map(str, row))}"
+        )
+        raise ForethoughtError(
+            f"{source}, row {number}: {what} Map it with columns.text=COLUMN.".replace("empty Map", "empty. Map")
+        )
+    label = values.pop("label", None)
+    if label not in LABELS:
+        raise ForethoughtError(
+            f"{source}, row {number}, column '{config.columns.get('label', 'label')}': label {label!r} is none of "
+            f"{', '.join(LABELS)}. Set one for all rows with values.label=harmful."
+        )
+    try:
+        text = values.pop("text", None)
+        given = values.pop("messages", None)
+        messages = tuple(Message.model_validate(m) for m in given) if given else str(text)
+        fields = {k: str(v) for k, v in values.items() if k not in ("source", "id")}
+        id = str(values["id"]) if "id" in values else None
+        return make_prompt(messages, label, str(values.get("source", source)), id=id, **fields)
+    except (ValidationError, TypeError) as error:
+        raise ForethoughtError(f"{source}, row {number}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _path(config: DataConfig) -> Path:
+    if not config.path:
+        raise ForethoughtError(f"data source '{config.source}' needs path=FILE.")
+    path = Path(config.path)
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        raise ForethoughtError(f"no file '{path}'.{nearest(path.name, siblings)}")
+    return path
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ForethoughtError(
+                    f"{path.name}, line {number}: not valid JSON ({error.msg} at column {error.colno})."
+                ) from error
+            if not isinstance(row, dict):
+                raise ForethoughtError(f"{path.name}, line {number}: expected a JSON object, got {type(row).__name__}.")
+            yield number, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        start = file.tell()
+        while file.readline().startswith("#"):
+            start = file.tell()
+        file.seek(start)
+        yield from enumerate(csv.DictReader(file), 1)

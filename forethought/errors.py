@@ -1,0 +1,32 @@
+"""Errors that a user can act on, and the failures of a single ask."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ForethoughtError(Exception):
+    """A mistake or a condition the user can mend. The command line prints it as one line, without a traceback."""
+
+
+class AskFailed(Exception):
+    """One ask got no usable reply. Raised inside the flow that asked, which may catch it.
+
+    `kind` is one of `too_long` (the prompt does not fit the model), `refused_by_server` (the server rejected this
+    request), `unsupported` (this model cannot do it) or `bad_reply` (the server's reply could not be read).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` or the list of known names: the end of every unknown-name error."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known: {', '.join(known)}." if known else ""

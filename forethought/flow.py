@@ -1,0 +1,210 @@
+"""Flows: generators that yield asks and receive replies, and the driver that runs thousands of them at once.
+
+An author writes straight-line code; the driver hands every ask to its role's model as soon as it is yielded and sends the
+reply back as soon as it is there. No barrier, no waiting for the slowest. See DESIGN in docs/design.md.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, Protocol, TypeVar
+
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.records import Messages, Reply, Sampling, digest
+
+T = TypeVar("T")
+RoleName = Literal["target", "teacher", "attacker", "judge", "guard", "helper"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask a role's model to go on after `messages` and the assistant text `prefix`. Sent back: a Reply."""
+
+    role: RoleName
+    messages: Messages
+    prefix: str = ""
+    sample: int = 0
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Ask for log p(option | messages, prefix) of each option, summed over its tokens. Sent back: Logprobs."""
+
+    role: RoleName
+    messages: Messages
+    options: tuple[str, ...]
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Rng:
+    """Ask for this flow's own random generator, seeded by (run seed, flow, prompt id, sample). Sent back: random.Random."""
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """One summed log-probability (nats) and token count an option, in the order asked."""
+
+    logprobs: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+
+Question = Ask | Choose
+Flow = Generator[Ask | Choose | Rng, "Reply | Logprobs | random.Random", T]
+
+
+class Model(Protocol):
+    """A backend. `submit` queues an ask; `step` does some work and returns what is finished, in any order.
+
+    `identity` and `fingerprint` together must pin the reply: they are the cache key. A failure of one ask is returned as
+    AskFailed; a failure that concerns all asks (a dead server) is raised as ForethoughtError.
+    """
+
+    identity: str
+
+    def fingerprint(self, question: Question) -> str: ...
+    def submit(self, ticket: int, question: Question, seed: int) -> None: ...
+    def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]: ...
+    def close(self) -> None: ...
+
+
+class Cache(Protocol):
+    """Replies by key, kept on disk."""
+
+    def get(self, key: str) -> Reply | Logprobs | None: ...
+    def put(self, rows: Iterable[tuple[str, Reply | Logprobs]]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """A flow to run. `key` names it within the run: (flow, prompt id, sample)."""
+
+    key: str
+    start: Callable[[], Flow[T]]
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """A finished job: its value, or the error that ended it."""
+
+    key: str
+    value: T | None = None
+    error: str | None = None
+
+
+@dataclass
+class _Live(Generic[T]):
+    job: Job[T]
+    flow: Flow[T]
+    asked: Counter[str] = field(default_factory=Counter)
+    cache_key: str = ""
+    role: str = ""
+
+
+def generator_for(seed: int, *parts: str) -> random.Random:
+    """The one way to make randomness from (run seed, flow, prompt id, sample)."""
+    return random.Random(int(digest(seed, *parts), 16))
+
+
+def run_flows(
+    jobs: Iterable[Job[T]],
+    models: Mapping[str, Model],
+    *,
+    seed: int = 0,
+    cache: Cache | None = None,
+    active: int = 512,
+) -> Iterator[Done[T]]:
+    """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`.
+
+    Jobs are started lazily, so `jobs` may be a long generator. ForethoughtError (a dead server, an unknown role) is not
+    caught: it stops the run, and what was yielded before is kept by the caller.
+    """
+    waiting: dict[int, _Live[T]] = {}
+    pending: Counter[str] = Counter()
+    source = iter(jobs)
+    ticket = 0
+    exhausted = False
+
+    def advance(live: _Live[T], value: object) -> Done[T] | None:
+        nonlocal ticket
+        while True:
+            try:
+                question = live.flow.throw(value) if isinstance(value, AskFailed) else live.flow.send(value)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                return Done(live.job.key, value=stop.value)
+            except ForethoughtError:
+                raise
+            except Exception as error:
+                return Done(live.job.key, error=_describe(error))
+            if isinstance(question, Rng):
+                value = generator_for(seed, live.job.key)
+                continue
+            model = models.get(question.role)
+            if model is None:
+                raise ForethoughtError(
+                    f"this needs a model for the role '{question.role}'. Name one: {question.role}=MODEL."
+                )
+            key, row_seed = _cache_key(live, model, question, seed)
+            hit = cache.get(key) if cache is not None else None
+            if hit is not None:
+                value = hit
+                continue
+            live.cache_key, live.role = key, question.role
+            waiting[ticket] = live
+            pending[question.role] += 1
+            model.submit(ticket, question, row_seed)
+            ticket += 1
+            return None
+
+    try:
+        while True:
+            while not exhausted and len(waiting) < active:
+                job = next(source, None)
+                if job is None:
+                    exhausted = True
+                    break
+                done = advance(_Live(job, job.start()), None)
+                if done is not None:
+                    yield done
+            if not waiting:
+                if exhausted:
+                    return
+                continue
+            for model in {id(models[r]): models[r] for r, n in pending.items() if n}.values():
+                replies = model.step()
+                if cache is not None:
+                    cache.put((waiting[t].cache_key, r) for t, r in replies if not isinstance(r, AskFailed))
+                for number, reply in replies:
+                    live = waiting.pop(number)
+                    pending[live.role] -= 1
+                    done = advance(live, reply)
+                    if done is not None:
+                        yield done
+    finally:
+        for live in waiting.values():
+            live.flow.close()
+
+
+def _cache_key(live: _Live[T], model: Model, question: Question, seed: int) -> tuple[str, int]:
+    """The cache key of a question, and the seed of its row's sampling generator.
+
+    Greedy replies do not depend on the run's seed, so they are shared between runs; sampled ones are keyed by the seed.
+    """
+    prompt = model.fingerprint(question)
+    if isinstance(question, Choose):
+        return digest("choose", model.identity, prompt, question.options, length=40), 0
+    repeat = live.asked[prompt]
+    live.asked[prompt] += 1
+    base = ("ask", model.identity, prompt, question.sampling.model_dump(), question.sample, repeat)
+    if question.sampling.temperature == 0:
+        return digest(*base, length=40), 0
+    row_seed = int(digest(seed, live.job.key, prompt, question.sample, repeat), 16) % 2**63
+    return digest(*base, row_seed, length=40), row_seed
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, AskFailed) else f"{type(error).__name__}: {error}"

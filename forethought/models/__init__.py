@@ -1,0 +1,65 @@
+"""Backends. A model spec is `smollm2`, `hf:ID_OR_PATH[@REVISION]`, `openai:MODEL@URL`, `scripted:NAME`, or the path of a training run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from forethought.errors import ForethoughtError, nearest
+from forethought.flow import Model
+
+KINDS = ("smollm2", "hf", "openai", "scripted")
+
+
+def load_model(spec: str, *, system: str | None = None, dtype: str = "float32") -> Model:
+    """The model that `spec` names, deployed with a system prompt or none. Raises ForethoughtError where there is no such model."""
+    kind, _, rest = spec.partition(":")
+    if kind == "scripted":
+        from forethought.models.scripted import load_scripted
+
+        return load_scripted(rest, system=system)
+    if kind == "openai":
+        from forethought.models.openai import load_openai
+
+        return load_openai(rest, system=system)
+    source, adapter = locate_weights(spec)
+    from forethought.models.hf import load_hf
+
+    return load_hf(source, adapter=adapter, system=system, dtype=dtype)
+
+
+def check_spec(spec: str) -> None:
+    """Raise ForethoughtError for a spec that names no model, without loading one."""
+    if spec.partition(":")[0] not in ("scripted", "openai", "hf", "smollm2"):
+        locate_weights(spec)
+
+
+def locate_weights(spec: str) -> tuple[str, Path | None]:
+    """(what transformers loads, adapter directory or None) for a spec of local weights. Loads nothing heavy except to unpack `smollm2`.
+
+    A training run names its base model; an adapter directory of peft is taken as one.
+    """
+    if spec == "smollm2":
+        from forethought.models.embedded import embedded_path
+
+        return str(embedded_path()), None
+    if spec.startswith("hf:"):
+        return spec[3:], None
+    path = Path(spec)
+    if (path / "model" / "adapter_config.json").exists():
+        path = path / "model"
+    elif (path / "model" / "config.json").exists():
+        return str(path / "model"), None
+    if (path / "adapter_config.json").exists():
+        base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        info = path.parent / "run.json"
+        if info.exists():
+            base = json.loads(info.read_text(encoding="utf-8"))["config"]["model"]
+            return locate_weights(base)[0], path
+        return str(base), path
+    if path.exists():
+        raise ForethoughtError(f"{spec} holds no model: neither a finished training run nor a peft adapter.")
+    raise ForethoughtError(
+        f"unknown model '{spec}'. Write smollm2, hf:ID_OR_PATH, openai:MODEL@URL, scripted:NAME, or the path of a "
+        f"training run.{nearest(spec.partition(':')[0], KINDS) if ':' in spec or len(spec) < 12 else ''}"
+    )

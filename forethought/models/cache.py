@@ -1,0 +1,62 @@
+"""Replies on disk, by key: one SQLite file, so that resuming a killed run is replaying it and judging again costs nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from forethought.errors import ForethoughtError
+from forethought.flow import Logprobs
+from forethought.records import Reply
+
+
+class DiskCache:
+    """A key-value store of replies. Safe to kill at any moment: each `put` is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=60)
+            self._db.execute("pragma journal_mode=wal")
+            self._db.execute("pragma synchronous=normal")
+            self._db.execute(
+                "create table if not exists replies (key text primary key, value text not null) without rowid"
+            )
+            self._db.commit()
+        except sqlite3.DatabaseError as error:
+            raise ForethoughtError(
+                f"the reply cache {path} cannot be opened ({error}). Remove it to start afresh."
+            ) from error
+
+    def get(self, key: str) -> Reply | Logprobs | None:
+        row = self._db.execute("select value from replies where key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        value = json.loads(row[0])
+        if "logprobs" in value:
+            return Logprobs(tuple(value["logprobs"]), tuple(value["tokens"]))
+        return Reply.model_validate(value)
+
+    def put(self, rows: Iterable[tuple[str, Reply | Logprobs]]) -> None:
+        values = [(key, _dump(value)) for key, value in rows]
+        if not values:
+            return
+        try:
+            with self._db:
+                self._db.executemany("insert or ignore into replies values (?, ?)", values)
+        except sqlite3.OperationalError as error:
+            raise ForethoughtError(
+                f"cannot write the reply cache {self.path}: {error}. Free some space and run the same command again."
+            ) from error
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _dump(value: Reply | Logprobs) -> str:
+    if isinstance(value, Reply):
+        return value.model_dump_json()
+    return json.dumps({"logprobs": value.logprobs, "tokens": value.tokens})

@@ -1,0 +1,184 @@
+"""`hf:` a local transformers model, with or without a LoRA adapter, on CPU or CUDA. Packs whatever asks are pending into its slots."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from forethought.chat import encode_prompt, opens_thought, render_prompt, stop_ids, with_system
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Ask, Choose, Logprobs, Question
+from forethought.models.decode import ATTENTION, Decoder, Row
+from forethought.records import Reply, digest
+from forethought.run import hash_file
+
+SLOTS = 32
+LONG_SLOTS = 2
+SHORT = 1024
+Result = tuple[int, Reply | Logprobs | AskFailed]
+
+
+class HFModel:
+    """A loaded model and its tokenizer. Rows of up to SHORT tokens share 32 slots; longer ones, chosen by their own length, share 2."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, identity: str, system: str | None = None) -> None:
+        self.model, self.tokenizer, self.identity, self.system = model, tokenizer, identity, system
+        self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
+        self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
+        self.slotted = _can_use_slots(model)
+        if self.slotted:
+            model.set_attn_implementation(ATTENTION)
+        self._decoders = {
+            SHORT: Decoder(model, self.stops, SLOTS),
+            self.context: Decoder(model, self.stops, LONG_SLOTS),
+        }
+        self._singles: deque[Row] = deque()
+        self._choices: deque[tuple[int, Choose, list[int]]] = deque()
+        self._failed: list[Result] = []
+
+    def render(self, question: Question) -> str:
+        """The text before the first generated token."""
+        return render_prompt(self.tokenizer, with_system(question.messages, self.system)) + question.prefix
+
+    def fingerprint(self, question: Question) -> str:
+        return digest(self.render(question))
+
+    def submit(self, ticket: int, question: Question, seed: int) -> None:
+        text = self.render(question)
+        ids = encode_prompt(self.tokenizer, text)
+        room = question.sampling.max_tokens if isinstance(question, Ask) else 1
+        if len(ids) + room > self.context:
+            message = f"{len(ids)} prompt tokens and {room} new ones exceed the context of {self.context}"
+            self._failed.append((ticket, AskFailed("too_long", message)))
+        elif isinstance(question, Choose):
+            self._choices.append((ticket, question, ids))
+        else:
+            opened = opens_thought(text.removesuffix(question.prefix) if question.prefix else text)
+            row = Row(ticket, ids, question.sampling, seed, opened)
+            if not self.slotted:
+                self._singles.append(row)
+            else:
+                self._decoders[SHORT if len(ids) + room <= SHORT else self.context].queue.append(row)
+
+    def step(self) -> list[Result]:
+        done, self._failed = self._failed, []
+        if self._choices:
+            ticket, question, ids = self._choices.popleft()
+            return [*done, (ticket, self._score(ids, question.options))]
+        if self._singles:
+            return [*done, self._generate(self._singles.popleft())]
+        for decoder in self._decoders.values():
+            if decoder.busy:
+                done += [(row.ticket, self._finish(row, reply)) for row, reply in decoder.step()]
+        return done
+
+    def close(self) -> None:
+        self._decoders.clear()
+
+    def _finish(self, row: Row, reply: Reply) -> Reply:
+        text = self.tokenizer.decode(row.out, skip_special_tokens=True)
+        return reply.model_copy(update={"text": text, "opened": row.opened})
+
+    @torch.inference_mode()
+    def _score(self, ids: list[int], options: tuple[str, ...]) -> Logprobs:
+        """Sum of log p of each option's tokens after `ids`. The prompt is read once; options share its cache."""
+        encoded = [encode_prompt(self.tokenizer, option) for option in options]
+        if any(not option for option in encoded):
+            raise ForethoughtError("cannot score an empty option.")
+        device = self.model.device
+        first = self.model(
+            input_ids=torch.tensor([ids], device=device),
+            past_key_values=DynamicCache(),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        start = first.logits[0, -1].float().log_softmax(-1)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(len(options))
+        width = max(map(len, encoded))
+        padded = torch.tensor([o + [0] * (width - len(o)) for o in encoded], device=device)
+        positions = torch.arange(len(ids), len(ids) + width, device=device)[None].expand(len(options), -1)
+        logits = self.model(input_ids=padded, position_ids=positions, past_key_values=cache, use_cache=True).logits
+        table = logits.float().log_softmax(-1)
+        sums = [
+            float(start[o[0]]) + sum(float(table[i, j, token]) for j, token in enumerate(o[1:]))
+            for i, o in enumerate(encoded)
+        ]
+        return Logprobs(tuple(sums), tuple(map(len, encoded)))
+
+    @torch.inference_mode()
+    def _generate(self, row: Row) -> Result:
+        """Plain `generate`, one row at a time, for architectures whose cache is not a simple one (windows, linear attention)."""
+        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(row.seed)
+            sampling: dict[str, Any] = {"do_sample": row.sampling.temperature > 0}
+            if sampling["do_sample"]:
+                sampling |= {"temperature": row.sampling.temperature, "top_p": row.sampling.top_p, "top_k": 0}
+            ids = torch.tensor([row.ids], device=self.model.device)
+            out = self.model.generate(  # type: ignore[operator]
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=row.sampling.max_tokens,
+                eos_token_id=sorted(self.stops),
+                pad_token_id=min(self.stops),
+                **sampling,
+            )[0, len(row.ids) :].tolist()
+        ended = bool(out) and out[-1] in self.stops
+        row.out = out[:-1] if ended else out
+        reply = Reply(
+            text="", stop="stop" if ended else "length", prompt_tokens=len(row.ids), completion_tokens=len(row.out)
+        )
+        return row.ticket, self._finish(row, reply)
+
+
+def load_hf(source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32") -> HFModel:
+    """Load from a directory or the hub (`ID@REVISION`); an adapter is merged into the weights.
+
+    Raises ForethoughtError where the model is not there, or has no chat template.
+    """
+    name, _, revision = source.partition("@")
+    local = os.path.isdir(name)
+    where: dict[str, Any] = {"local_files_only": True} if local else {"revision": revision or None}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), **where)
+    except (OSError, ValueError) as error:
+        raise ForethoughtError(f"cannot load the model '{source}': {str(error).strip().splitlines()[0]}") from error
+    if not tokenizer.chat_template:
+        raise ForethoughtError(f"the tokenizer of '{source}' has no chat template. Use an instruction-tuned model.")
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    weights = (
+        weights_hash(name, adapter) if local else f"{name}@{model.config._commit_hash}:{weights_hash(None, adapter)}"
+    )
+    identity = digest(weights, dtype, device, "slots-1")
+    return HFModel(model.eval().to(device), tokenizer, identity, system)
+
+
+def weights_hash(source: str | None, adapter: Path | None) -> str:
+    """Hash of the weights, tokenizer and template files of a local model and of its adapter."""
+    files = [
+        f
+        for root in (source, adapter)
+        if root
+        for f in sorted(Path(root).iterdir())
+        if f.suffix in (".safetensors", ".bin", ".json", ".jinja")
+    ]
+    return digest([(f.name, hash_file(f)) for f in files])
+
+
+def _can_use_slots(model: PreTrainedModel) -> bool:
+    """Whether every layer is plain full attention through transformers' attention interface."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    return plain and bool(getattr(model, "_supports_sdpa", False)) and not getattr(config, "is_encoder_decoder", False)

@@ -1,0 +1,200 @@
+"""`openai:` any OpenAI-compatible chat server: vLLM, SGLang, llama.cpp, transformers serve, commercial ones.
+
+Requests run in one background event loop with bounded concurrency; a request that fails for a passing reason is tried again with
+back-off. A server that stays away stops the run, so that no outage is ever recorded as thousands of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import random
+import threading
+from typing import Any
+
+import httpx
+
+from forethought.chat import CLOSE, OPEN, with_system
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Ask, Logprobs, Question
+from forethought.records import Message, Reply, digest
+
+RETRY = {408, 409, 425, 429, 500, 502, 503, 504}
+Outcome = Reply | AskFailed | ForethoughtError
+
+
+class OpenAIModel:
+    """A remote model. `concurrency` requests in flight; `tries` per request with exponential back-off up to 30 s."""
+
+    def __init__(
+        self,
+        model: str,
+        url: str,
+        *,
+        system: str | None = None,
+        concurrency: int = 32,
+        tries: int = 5,
+        timeout: float = 600.0,
+        backoff: float = 1.0,
+    ) -> None:
+        self.identity = f"openai:{model}@{url}"
+        self._model, self._url, self._system = model, url.rstrip("/"), system
+        self._tries, self._backoff = tries, backoff
+        self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
+        key = os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(timeout, connect=10.0),
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            trust_env=True,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def fingerprint(self, question: Question) -> str:
+        return digest([m.model_dump() for m in with_system(question.messages, self._system)], question.prefix)
+
+    def submit(self, ticket: int, question: Question, seed: int) -> None:
+        asyncio.run_coroutine_threadsafe(self._answer(ticket, question, seed), self._loop)
+
+    def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+        found = [self._done.get()]
+        while not self._done.empty():
+            found.append(self._done.get_nowait())
+        replies: list[tuple[int, Reply | Logprobs | AskFailed]] = []
+        down: ForethoughtError | None = None
+        for ticket, outcome in found:
+            if isinstance(outcome, ForethoughtError):
+                down = outcome
+            else:
+                replies.append((ticket, outcome))
+        if down is not None and not replies:
+            raise down
+        if down is not None:
+            # What came in before the server died is handed over first.
+            self._done.put((-1, down))
+        return replies
+
+    def close(self) -> None:
+        async def stop() -> None:
+            for task in asyncio.all_tasks():
+                if task is not asyncio.current_task():
+                    task.cancel()
+            await self._client.aclose()
+
+        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    async def _answer(self, ticket: int, question: Question, seed: int) -> None:
+        try:
+            async with self._slots:
+                outcome = await self._request(question, seed)
+        except (AskFailed, ForethoughtError) as error:
+            outcome = error
+        except Exception as error:
+            outcome = AskFailed("bad_reply", f"{type(error).__name__}: {error}")
+        self._done.put((ticket, outcome))
+
+    async def _request(self, question: Question, seed: int) -> Outcome:
+        if not isinstance(question, Ask):
+            return AskFailed(
+                "unsupported", "a chat server gives no log-probability of fixed text; use a local model for this"
+            )
+        body = self._body(question, seed)
+        problem = ""
+        for attempt in range(self._tries):
+            if attempt:
+                await asyncio.sleep(min(30.0, self._backoff * 2 ** (attempt - 1)) * (0.5 + random.random()))
+            try:
+                response = await self._client.post(f"{self._url}/chat/completions", json=body)
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__} {error}".strip()
+                continue
+            if response.status_code in RETRY:
+                problem = f"HTTP {response.status_code}"
+                continue
+            if response.status_code in (401, 403, 404):
+                raise ForethoughtError(
+                    f"{self._url} answered {response.status_code} for model '{self._model}': {_message(response)} "
+                    "Check the model's name, the URL and FORETHOUGHT_API_KEY."
+                )
+            if response.status_code >= 400:
+                text = _message(response)
+                long = (
+                    "context length" in text.lower() or "maximum context" in text.lower() or "too long" in text.lower()
+                )
+                return AskFailed("too_long" if long else "refused_by_server", f"HTTP {response.status_code}: {text}")
+            return read_reply(response.json(), question.prefix)
+        raise ForethoughtError(
+            f"no answer from {self._url} after {self._tries} tries ({problem}). Start the server again and repeat the same "
+            "command: it goes on where it stopped."
+        )
+
+    def _body(self, ask: Ask, seed: int) -> dict[str, Any]:
+        messages = with_system(ask.messages, self._system)
+        if ask.prefix:
+            messages = (*messages, Message(role="assistant", content=ask.prefix))
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [m.model_dump() for m in messages],
+            "temperature": ask.sampling.temperature,
+            "top_p": ask.sampling.top_p,
+            "max_tokens": ask.sampling.max_tokens,
+            "seed": seed % 2**31,
+        }
+        if ask.prefix:
+            # vLLM and SGLang: go on with the assistant's words instead of opening a new turn.
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return body
+
+
+def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
+    """A Reply from a chat completion. Reasoning that the server parsed off comes back in think tags, so that all models look alike.
+
+    vLLM calls it `reasoning`, others `reasoning_content`; a thought cut off gives `content: null`, which stays an unclosed thought.
+    """
+    try:
+        choice = payload["choices"][0]
+        message, stop = choice["message"], choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError):
+        return AskFailed("bad_reply", f"not a chat completion: {str(payload)[:200]}")
+    if stop == "content_filter":
+        return AskFailed("refused_by_server", "content_filter: the server's own filter cut the reply")
+    content = message.get("content")
+    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    text = content or ""
+    if reasoning:
+        text = f"{OPEN}\n{reasoning}" + (f"\n{CLOSE}\n\n{text}" if content is not None else "")
+    elif prefix and text.startswith(prefix):
+        text = text[len(prefix) :]
+    usage = payload.get("usage") or {}
+    return Reply(
+        text=text,
+        stop="length" if stop == "length" else "stop",
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
+    )
+
+
+def load_openai(spec: str, system: str | None = None) -> OpenAIModel:
+    """`MODEL@URL`, the URL ending in /v1; an API key is read from FORETHOUGHT_API_KEY or OPENAI_API_KEY."""
+    model, at, url = spec.rpartition("@")
+    if not at or not url.startswith(("http://", "https://")):
+        raise ForethoughtError(
+            f"cannot read 'openai:{spec}'. Write openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
+        )
+    return OpenAIModel(model, url, system=system)
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        error = response.json().get("error", response.text)
+    except ValueError:
+        error = response.text
+    text = error.get("message", str(error)) if isinstance(error, dict) else str(error)
+    return " ".join(text.split())[:300]

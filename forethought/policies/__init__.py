@@ -1,0 +1,1 @@
+"""Shipped policies, one YAML file each."""

@@ -1,0 +1,108 @@
+"""Policies: what is not allowed, what stays allowed, and how to respond. A YAML file; one good default ships."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from forethought.config import describe_validation
+from forethought.errors import ForethoughtError, nearest
+from forethought.records import Decision, Prompt, Record, digest
+
+
+class Category(Record):
+    """One kind of request. `respond` is how to answer what `not_allowed` names; `allowed` lists look-alikes that are fine."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str
+    definition: str
+    not_allowed: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    respond: Decision
+
+
+class Policy(Record):
+    """A named list of categories. `intro` opens the policy where it is shown to a model."""
+
+    name: str
+    version: str = "1"
+    language: str = "en"
+    intro: str = ""
+    categories: tuple[Category, ...] = Field(min_length=1)
+
+    @field_validator("categories")
+    @classmethod
+    def _unique(cls, value: tuple[Category, ...]) -> tuple[Category, ...]:
+        ids = [c.id for c in value]
+        doubled = {i for i in ids if ids.count(i) > 1}
+        if doubled:
+            raise ValueError(f"category id {sorted(doubled)[0]} is used twice")
+        return value
+
+    @property
+    def hash(self) -> str:
+        return digest(self.model_dump())
+
+    def category(self, id: str) -> Category:
+        """The category of that id; ForethoughtError with the nearest id where there is none."""
+        for category in self.categories:
+            if category.id == id:
+                return category
+        raise ForethoughtError(
+            f"policy '{self.name}' has no category '{id}'.{nearest(id, [c.id for c in self.categories])}"
+        )
+
+    def decide(self, prompt: Prompt) -> Decision:
+        """The response this policy wants for a labelled prompt.
+
+        Benign and borderline prompts are answered, sensitive ones supported; a harmful one gets its category's response, and a
+        refusal where it names no category or one that this policy does not have.
+        """
+        if prompt.label == "sensitive":
+            return "support"
+        if prompt.label != "harmful":
+            return "answer"
+        return next((c.respond for c in self.categories if c.id == prompt.category), "refuse")
+
+
+def shipped() -> list[str]:
+    """Names of the policies in the package."""
+    files = resources.files("forethought.policies").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def load_policy(name: str) -> Policy:
+    """A shipped policy by name, or a YAML file by path. Raises ForethoughtError that names the field at fault."""
+    if name in shipped():
+        text = resources.files("forethought.policies").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise ForethoughtError(
+                f"no policy '{name}': neither a shipped policy nor a file.{nearest(name, shipped())}"
+            )
+        text = path.read_text(encoding="utf-8")
+    try:
+        return Policy.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ForethoughtError(f"policy '{name}' is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise ForethoughtError(f"policy '{name}': {describe_validation(error, Policy)}") from error
+
+
+def warnings(policy: Policy) -> list[str]:
+    """What a policy's author probably forgot; an empty list is a clean bill."""
+    found = []
+    for c in policy.categories:
+        if not c.allowed and c.respond != "answer":
+            found.append(f"{c.id}: lists nothing that stays allowed; look-alikes will be refused")
+        if not c.not_allowed and c.respond != "answer":
+            found.append(f"{c.id}: lists nothing that is not allowed")
+        if len(c.definition.split()) < 4:
+            found.append(f"{c.id}: the definition is too short to judge by")
+    if not any(c.respond == "refuse" for c in policy.categories):
+        found.append("no category is refused")
+    return found

@@ -1,0 +1,72 @@
+"""Names to factories: how the tables of synthesizers, attacks, judges, sources and training methods are looked up.
+
+A table maps a name to an `Entry`. A spec is a table name or any `module:function`, with options after it:
+`persona`, `mypkg.attacks:wiki`, `persona(name=ADA)`. A factory's signature is its configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from forethought.errors import ForethoughtError, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table. `where` is `module:factory`, imported only when used; `about` is what --list shows."""
+
+    where: str
+    about: str
+    paper: str = ""
+    needs: str = ""
+
+
+SPEC = re.compile(r"\s*([\w.:\-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """`name(a=1, b=x)` -> `("name", {"a": 1, "b": "x"})`; values are read as YAML."""
+    match = SPEC.fullmatch(spec)
+    if not match:
+        raise ForethoughtError(f"cannot read '{spec}'. Write a name, or a name with options: name(option=value).")
+    options = {}
+    for part in filter(None, (p.strip() for p in (match[2] or "").split(","))):
+        key, eq, value = part.partition("=")
+        if not eq:
+            raise ForethoughtError(f"cannot read option '{part}' in '{spec}'. Write name(option=value).")
+        options[key.strip()] = yaml.safe_load(value)
+    return match[1], options
+
+
+def resolve(kind: str, table: Mapping[str, Entry], spec: str, **given: Any) -> Any:
+    """What the factory that `spec` names makes from the spec's options and from what is `given` (a policy, say).
+
+    Raises ForethoughtError for an unknown name (with the nearest one) or an option that the factory does not take.
+    """
+    name, options = parse_spec(spec)
+    if name in table:
+        where = table[name].where
+    elif ":" in name:
+        where = name
+    else:
+        raise ForethoughtError(f"unknown {kind} '{name}'.{nearest(name, table)}")
+    module, _, attribute = where.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ForethoughtError(f"cannot load {kind} '{name}' from '{where}': {error}") from error
+    known = inspect.signature(factory).parameters
+    for key in options:
+        if key not in known or key in given:
+            raise ForethoughtError(f"{kind} '{name}' has no option '{key}'.{nearest(key, set(known) - set(given))}")
+    try:
+        return factory(**options, **given)
+    except TypeError as error:
+        raise ForethoughtError(f"{kind} '{name}': {error}") from error

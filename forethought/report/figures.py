@@ -1,0 +1,214 @@
+"""Figures as SVG strings: pure functions over rates. Colours are the page's CSS variables, chosen by class `m0`, `m1`, ...
+
+Every text put into a figure is escaped here; a rate that nothing was scored for draws no mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from forethought.analysis.rates import Rate
+
+COLOURS, SHAPES = 6, 5  # Coprime, so that 30 models differ.
+LETTER, LINE = 7.6, 17.0  # Generous size of a character of a label, in SVG units.
+LONGEST = 26
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model in the scatter; `index` picks its colour and shape."""
+
+    name: str
+    index: int
+    x: Rate
+    y: Rate
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where a name stands: the left end of its line, its middle, and whether it is far enough to need a leader."""
+
+    left: float
+    middle: float
+    width: float
+    far: bool
+
+    @property
+    def box(self) -> Box:
+        return self.left, self.middle - LINE / 2, self.left + self.width, self.middle + LINE / 2
+
+
+def colour(index: int) -> str:
+    """The CSS class that sets `color` for a model."""
+    return f"m{index % COLOURS}"
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def percent(value: float | None) -> str:
+    """`no score` for None; never 0% or 100% for what is not exactly that."""
+    if value is None:
+        return "no score"
+    whole = round(100 * value)
+    if value > 0 and whole == 0:
+        return "<1%"
+    if value < 1 and whole == 100:
+        return ">99%"
+    return f"{whole}%"
+
+
+def marker(index: int, x: float, y: float, r: float) -> str:
+    """A filled mark of about equal area in each of the shapes: circle, square, triangle, diamond, triangle down."""
+    shape = index % SHAPES
+    if shape == 0:
+        return f'<circle class="mark" cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"/>'
+    if shape == 1:
+        s = r * 0.9
+        return f'<rect class="mark" x="{_n(x - s)}" y="{_n(y - s)}" width="{_n(2 * s)}" height="{_n(2 * s)}"/>'
+    t = r * 1.2
+    corners = {
+        2: ((0, -t), (t, t * 0.8), (-t, t * 0.8)),
+        3: ((0, -t * 1.1), (t * 1.1, 0), (0, t * 1.1), (-t * 1.1, 0)),
+        4: ((0, t), (t, -t * 0.8), (-t, -t * 0.8)),
+    }[shape]
+    points = " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+    return f'<polygon class="mark" points="{points}"/>'
+
+
+def badge(index: int, size: int = 14) -> str:
+    """A model's mark alone, to stand beside its name."""
+    mark = marker(index, size / 2, size / 2, size * 0.36)
+    return f'<svg class="badge {colour(index)}" width="{size}" height="{size}" aria-hidden="true">{mark}</svg>'
+
+
+def strip(rate: Rate, index: int, width: int = 120) -> str:
+    """A rate on a line from 0 to 100%: pale band for the bounds of the unscored, bar for the 95% interval, mark for the value."""
+    height, pad = 16, 7
+    middle, span = height / 2, width - 2 * pad
+
+    def at(value: float) -> float:
+        return pad + span * value
+
+    parts = [f'<line class="track" x1="{pad}" x2="{width - pad}" y1="{_n(middle)}" y2="{_n(middle)}"/>']
+    ticks = "".join(f"M{_n(at(v))} {_n(middle - 3)}v6" for v in (0, 0.5, 1))
+    parts.append(f'<path class="track" d="{ticks}"/>')
+    if rate.unscored and rate.lowest is not None and rate.highest is not None:
+        left, right = at(rate.lowest), at(rate.highest)
+        parts.append(f'<rect class="bounds" x="{_n(left)}" y="1" width="{_n(right - left)}" height="{height - 2}"/>')
+    if rate.value is not None and rate.low is not None and rate.high is not None:
+        left, right = at(rate.low), at(rate.high)
+        parts.append(f'<line class="interval" x1="{_n(left)}" x2="{_n(right)}" y1="{_n(middle)}" y2="{_n(middle)}"/>')
+        parts.append(marker(index, at(rate.value), middle, 4.6))
+    return (
+        f'<svg class="strip {colour(index)}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'aria-hidden="true">{"".join(parts)}</svg>'
+    )
+
+
+def _overlap(a: Box, b: Box) -> float:
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    return wide * high if wide > 0 and high > 0 else 0.0
+
+
+def _candidates(x: float, y: float, width: float) -> Iterable[Label]:
+    """Places around a mark, the nearest and most readable first."""
+    for gap in (13.0, 26.0, 44.0, 66.0):
+        far = gap > 26
+        for dx, dy in ((1, -0.75), (1, 0.75), (-1, -0.75), (-1, 0.75), (0, -1.1), (0, 1.1), (1, 0), (-1, 0)):
+            left = x + gap * dx if dx > 0 else x + gap * dx - width if dx < 0 else x - width / 2
+            yield Label(left, y + (gap + 3) * dy, width, far)
+
+
+def place(marks: Sequence[tuple[float, float, float]], lines: Sequence[Box], frame: Box) -> list[Label]:
+    """A label for each mark (x, y, label width), off the other labels and marks, off the whiskers where it can be.
+
+    Greedy in the order given: of the candidates around a mark the first with the least overlap wins, so it is deterministic.
+    """
+    spots = [(x - 9, y - 9, x + 9, y + 9) for x, y, _ in marks]
+    placed: list[Label] = []
+    for x, y, width in marks:
+
+        def cost(label: Label) -> float:
+            outside = width * LINE - _overlap(label.box, frame)
+            clash = sum(_overlap(label.box, b) for b in [*spots, *(p.box for p in placed)])
+            return 20 * outside + 8 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
+
+        placed.append(min(_candidates(x, y, width), key=cost))
+    return placed
+
+
+def _axes(frame: Box, x_title: str, y_title: str) -> list[str]:
+    left, top, right, bottom = frame
+    fade = f"fade-{_n(right)}"
+    stops = '<stop class="near" offset="0"/><stop class="away" offset="1"/>'
+    parts = [
+        f'<radialGradient id="{fade}" cx="0" cy="1" r="0.75">{stops}</radialGradient>',
+        f'<rect fill="url(#{fade})" x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(bottom - top)}"/>',
+    ]
+    for value in (0, 25, 50, 75, 100):
+        x, y = left + (right - left) * value / 100, bottom - (bottom - top) * value / 100
+        kind = "axis" if value == 0 else "grid"
+        parts.append(f'<path class="{kind}" d="M{_n(x)} {_n(top)}V{_n(bottom)}M{_n(left)} {_n(y)}H{_n(right)}"/>')
+        parts.append(f'<text class="tick" x="{_n(x)}" y="{_n(bottom + 18)}" text-anchor="middle">{value}%</text>')
+        parts.append(f'<text class="tick" x="{_n(left - 8)}" y="{_n(y + 4)}" text-anchor="end">{value}%</text>')
+    parts.append(f'<text class="title" x="6" y="16">↑ {escape(y_title)}</text>')
+    low = bottom + (40 if right - left > 400 else 60)
+    parts.append(
+        f'<text class="title" x="{_n(right)}" y="{_n(bottom + 40)}" text-anchor="end">{escape(x_title)} →</text>'
+    )
+    parts.append(f'<text class="corner" x="{_n(left)}" y="{_n(low)}">↙ better: lower left</text>')
+    return parts
+
+
+def _whiskers(point: Point, x: float, y: float, box: Box) -> list[Box]:
+    left, top, right, bottom = box
+    wide, high = right - left, bottom - top
+    assert point.x.low is not None and point.x.high is not None and point.y.low is not None and point.y.high is not None
+    return [
+        (left + wide * point.x.low, y - 1, left + wide * point.x.high, y + 1),
+        (x - 1, bottom - high * point.y.high, x + 1, bottom - high * point.y.low),
+    ]
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 720, height: int = 460) -> str:
+    """One mark a model with 95% whiskers both ways, both axes 0 to 100%. A point with a rate that has no score is not drawn."""
+    frame: Box = (48.0, 32.0, width - 18.0, height - (52.0 if width > 470 else 70.0))
+    left, top, right, bottom = frame
+    drawn = [p for p in points if p.x.value is not None and p.y.value is not None]
+    at = [(left + (right - left) * (p.x.value or 0), bottom - (bottom - top) * (p.y.value or 0)) for p in drawn]
+    lines = [_whiskers(p, x, y, frame) for p, (x, y) in zip(drawn, at, strict=True)]
+    names = [_shorten(p.name) for p in drawn]
+    marks = [(x, y, LETTER * len(name)) for (x, y), name in zip(at, names, strict=True)]
+    labels = place(marks, [b for pair in lines for b in pair], (left + 3, top + 2, right, bottom - 3))
+    parts = _axes(frame, x_title, y_title)
+    for point, (x, y), (flat, tall) in zip(drawn, at, lines, strict=True):
+        bars = f"M{_n(flat[0])} {_n(y)}H{_n(flat[2])}M{_n(x)} {_n(tall[1])}V{_n(tall[3])}"
+        parts.append(f'<path class="whisker {colour(point.index)}" d="{bars}"/>')
+    for point, (x, y), label, name in zip(drawn, at, labels, names, strict=True):
+        end = label.left if label.left > x else label.left + label.width if label.left + label.width < x else x
+        lead = f'<path class="lead" d="M{_n(x)} {_n(y)}L{_n(end)} {_n(label.middle)}"/>' if label.far else ""
+        anchor, tx = ("start", label.left) if label.left >= x else ("end", label.left + label.width)
+        if label.left < x < label.left + label.width:
+            anchor, tx = "middle", label.left + label.width / 2
+        mark = f'<g class="{colour(point.index)}">{marker(point.index, x, y, 7)}</g>'
+        text = (
+            f'<text class="name" x="{_n(tx)}" y="{_n(label.middle + 4.5)}" text-anchor="{anchor}">{escape(name)}</text>'
+        )
+        parts.append(lead + mark + text)
+    spoken = escape(
+        "; ".join(f"{p.name}: {percent(p.y.value)} {y_title}, {percent(p.x.value)} {x_title}" for p in drawn)
+    )
+    return (
+        f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+    )

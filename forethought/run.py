@@ -1,0 +1,255 @@
+"""Runs: a directory with provenance that a stage writes, resumes, finishes once, and that later stages read and verify."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from forethought import __version__
+from forethought.errors import ForethoughtError
+from forethought.records import Record, digest
+
+R = TypeVar("R", bound=Record)
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "pydantic")
+
+
+class Run:
+    """A run directory being written. Use `open_run`; write records with `append`; end with `finish`."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.info["status"] == "finished")
+
+    def read(self, name: str, kind: type[R]) -> list[R]:
+        """Records of `name` written so far; [] where there are none. A last line torn by a kill is cut off the file."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        _cut_torn_line(path)
+        return list(read_jsonl(path, kind))
+
+    def append(self, name: str, records: Iterable[Record]) -> None:
+        """Add records and push them to the disk, so that a kill loses nothing that was reported."""
+        with explain_disk(), open(self.path / name, "a", encoding="utf-8") as file:
+            file.writelines(r.model_dump_json() + "\n" for r in records)
+            file.flush()
+
+    def log(self, line: str) -> None:
+        with explain_disk(), open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def finish(self, counts: dict[str, int], outputs: Iterable[str], **extra: Any) -> None:
+        """Hash the outputs and write the finished status, last and atomically."""
+        self.info |= {
+            "status": "finished",
+            "counts": counts,
+            "outputs": {name: hash_file(self.path / name) for name in sorted(outputs)},
+            "ended": time.time(),
+            **extra,
+        }
+        write_json(self.path / "run.json", self.info)
+
+
+def open_run(
+    path: str | Path,
+    command: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Make the run directory, or open the unfinished or finished one that the same settings made.
+
+    `inputs` maps a name to a content hash. Raises ForethoughtError where the directory holds a run of other settings, or something
+    that is no run at all; with `overwrite` such a run (never another directory) is removed.
+    """
+    path = Path(path)
+    settings = {"command": command, "config": config, "inputs": inputs, "seed": seed, "version": __version__}
+    identity = digest(settings)
+    if (path / "run.json").exists():
+        info = _read_info(path)
+        if info["identity"] == identity:
+            return Run(path, info)
+        if not overwrite and not _is_bare(path):
+            raise ForethoughtError(
+                f"{path} was made with other settings ({_difference(info, settings)}). "
+                "Choose another directory, or pass --overwrite to replace it."
+            )
+        shutil.rmtree(path)
+    elif path.exists() and any(path.iterdir()):
+        raise ForethoughtError(f"{path} is not empty and holds no run. Choose another directory.")
+    with explain_disk():
+        path.mkdir(parents=True, exist_ok=True)
+    info = {
+        "identity": identity,
+        **settings,
+        "status": "running",
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": time.time(),
+        "git": git_state(),
+        "packages": versions(),
+        "hardware": hardware(),
+    }
+    write_json(path / "run.json", info)
+    return Run(path, info)
+
+
+def read_run(path: str | Path, command: str | None = None) -> Run:
+    """A finished run whose outputs still hash as when it finished. Raises ForethoughtError otherwise."""
+    path = Path(path)
+    if not (path / "run.json").exists():
+        raise ForethoughtError(f"{path} holds no run (no run.json).")
+    info = _read_info(path)
+    if command is not None and info["command"] != command:
+        raise ForethoughtError(f"{path} is a run of '{info['command']}', not of '{command}'.")
+    if info["status"] != "finished":
+        raise ForethoughtError(
+            f"{path} is not finished. Run its command again to complete it: it goes on where it stopped."
+        )
+    for name, expected in info["outputs"].items():
+        if not (path / name).exists() or hash_file(path / name) != expected:
+            raise ForethoughtError(f"{path / name} has changed since the run finished. Make the run again.")
+    return Run(path, info)
+
+
+def run_hash(run: Run) -> str:
+    """Content hash of a finished run: what it was made from, and what it wrote."""
+    return digest(run.info["identity"], run.info["outputs"])
+
+
+def hash_file(path: str | Path) -> str:
+    """sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_jsonl(path: str | Path, kind: type[R]) -> Iterator[R]:
+    """Records of a JSONL file; ForethoughtError names the file and line of the first malformed one."""
+    if not Path(path).is_file():
+        raise ForethoughtError(f"no file '{path}'.")
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield kind.model_validate_json(line)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    where = ".".join(str(p) for p in first["loc"]) or "line"
+                    raise ForethoughtError(f"{path}, line {number}: '{where}': {first['msg']}.") from error
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write a whole JSONL file atomically."""
+    _write_atomically(path, lambda file: file.writelines(r.model_dump_json() + "\n" for r in records))
+
+
+def write_json(path: Path, value: Any) -> None:
+    _write_atomically(path, lambda file: json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=True))
+
+
+def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with explain_disk():
+        with open(temporary, "w", encoding="utf-8") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+class explain_disk:
+    """Context manager: a full disk or a forbidden path becomes one clear line."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ForethoughtError(
+                    "the disk is full. Free some space and run the same command again: it goes on where it stopped."
+                ) from error
+            raise ForethoughtError(f"cannot write {error.filename or ''}: {error.strerror}.") from error
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirtiness of the working directory's repository; None outside one."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, without importing any of it."""
+    found = {"python": platform.python_version(), "forethought": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    info: dict[str, Any] = {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        info["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    return info
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a run stopped before it wrote anything but its own description."""
+    return {p.name for p in path.iterdir()} <= {"run.json", "log.txt"} and _read_info(path)["status"] != "finished"
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return info if {"identity", "status", "command"} <= info.keys() else _broken(path)
+    except (json.JSONDecodeError, AttributeError):
+        return _broken(path)
+
+
+def _broken(path: Path) -> dict[str, Any]:
+    raise ForethoughtError(f"{path / 'run.json'} cannot be read. Remove the directory and make the run again.")
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    for key in ("command", "version", "seed"):
+        if old.get(key) != new[key]:
+            return f"{key}: {old.get(key)} -> {new[key]}"
+    for part in ("config", "inputs"):
+        for key in sorted({*old.get(part, {}), *new[part]}):
+            before, after = old.get(part, {}).get(key), new[part].get(key)
+            if before != after:
+                return f"{key}: {before} -> {after}"[:160]
+    return "unknown"
+
+
+def _cut_torn_line(path: Path) -> None:
+    with open(path, "rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,343 @@
+"""One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from forethought.attacks import Attack, load_attack
+from forethought.chat import OPEN, split
+from forethought.config import AttackConfig, Experiment, ModelConfig, TrainConfig
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Ask, Done, Flow, Job, Model, run_flows
+from forethought.judges import JUDGES, Judge
+from forethought.models import check_spec, load_model
+from forethought.models.cache import DiskCache
+from forethought.policy import Policy
+from forethought.progress import progress
+from forethought.records import Attempt, Example, Prompt, Rejected, Reply, Sampling, Sent, Verdict, digest
+from forethought.registry import resolve
+from forethought.run import Run, open_run, read_run, run_hash, write_records
+from forethought.synth import SYNTHESIZERS, Synthesizer
+
+T = TypeVar("T")
+LOADED: dict[tuple[str, str | None], Model] = {}
+
+
+def synth(
+    out: Path,
+    method: str,
+    prompts: list[Prompt],
+    policy: Policy,
+    target: ModelConfig,
+    teacher: ModelConfig | None = None,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Turn prompts into training examples: `examples.jsonl` and `rejected.jsonl`, in the order of the prompts."""
+    make: Synthesizer = resolve("synthesizer", SYNTHESIZERS, method, policy=policy)
+    teacher = teacher or target
+    inputs = {
+        "prompts": digest([p.model_dump() for p in prompts]),
+        "policy": policy.hash,
+        **weights_of(target, teacher),
+    }
+    settings = {"method": method, "target": target.model_dump(), "teacher": teacher.model_dump(), "policy": policy.name}
+    run = open_run(out, "synth", settings, inputs, seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    kept, rejected = run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
+    seen = {e.prompt.id for e in kept} | {r.prompt.id for r in rejected}
+    by_id = {p.id: p for p in prompts}
+
+    def save(done: Done[Example | Rejected]) -> None:
+        value = done.value
+        if value is None:
+            value = Rejected(prompt=by_id[done.key], method=method, reason="failed", detail=done.error or "")
+        if isinstance(value, Example):
+            kept.append(value)
+            run.append("examples.jsonl", [value])
+        else:
+            rejected.append(value)
+            run.append("rejected.jsonl", [value])
+
+    jobs = [Job(p.id, partial(make, p)) for p in prompts if p.id not in seen]
+    _execute(run, f"synth {method}", jobs, {"target": target, "teacher": teacher}, save, len(prompts), seed)
+    order = {p.id: i for i, p in enumerate(prompts)}
+    kept.sort(key=lambda e: order[e.prompt.id])
+    rejected.sort(key=lambda r: order[r.prompt.id])
+    write_records(run.path / "examples.jsonl", kept)
+    write_records(run.path / "rejected.jsonl", rejected)
+    reasons = Counter(f"rejected: {r.reason}" for r in rejected)
+    run.finish(
+        {"planned": len(prompts), "ok": len(kept), "failed": len(rejected), **reasons},
+        ["examples.jsonl", "rejected.jsonl"],
+    )
+    return run
+
+
+def train(out: Path, data: Path, model: str, config: TrainConfig, *, seed: int = 0, overwrite: bool = False) -> Run:
+    """Fine-tune `model` on the examples of a synthesis run; the run's `model/` then loads in plain peft and transformers."""
+    source = read_run(data, "synth")
+    settings = {**config.model_dump(), "model": model, "data": str(data)}
+    run = open_run(
+        out,
+        "train",
+        settings,
+        {"data": run_hash(source), **weights_of(ModelConfig(name=model))},
+        seed=seed,
+        overwrite=overwrite,
+    )
+    if run.finished:
+        return run
+    from forethought.train import METHODS
+
+    learn = resolve("training method", METHODS, config.method)
+    examples = source.read("examples.jsonl", Example)
+    LOADED.clear()
+    metrics = learn(examples, model, config, run, seed)
+    labels = Counter(str(e.prompt.label) for e in examples)
+    rows = int(metrics["rows"]) + int(metrics["held_out"])
+    counts: dict[str, int] = {"planned": len(examples), "ok": rows, "failed": len(examples) - rows, **labels}
+    outputs = [str(p.relative_to(run.path)) for p in sorted((run.path / "model").iterdir()) if p.is_file()]
+    run.finish(counts, [*outputs, "losses.jsonl"], metrics=metrics)
+    return run
+
+
+def attack(
+    out: Path,
+    target: ModelConfig,
+    prompts: list[Prompt],
+    config: AttackConfig,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Send prompts, attacked and direct, to a target: `attempts.jsonl`."""
+    attacks = [load_attack(spec) for spec in config.attacks]
+    inputs = {"prompts": digest([p.model_dump() for p in prompts]), **weights_of(target)}
+    settings = {**config.model_dump(mode="json"), "target": target.model_dump()}
+    run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    planned = [(n, a, p) for n, a in attacks for p in prompts if p.label in config.labels or n == "direct"]
+    attempts = run.read("attempts.jsonl", Attempt)
+    if attempts:
+        # A kill can tear the last job's attempts apart, so that job is done again.
+        last = attempts[-1].id.rpartition("/")[0]
+        attempts = [a for a in attempts if a.id.rpartition("/")[0] != last]
+        write_records(run.path / "attempts.jsonl", attempts)
+    seen = {a.id.rpartition("/")[0] for a in attempts}
+    by_key = {f"{n}/{p.id}": (n, p) for n, _, p in planned}
+
+    def save(done: Done[list[Attempt]]) -> None:
+        name, prompt = by_key[done.key]
+        made = done.value
+        if made is None:
+            made = [Attempt(id=f"{done.key}/0", prompt=prompt, attack=name, messages=(), error=done.error)]
+        attempts.extend(made)
+        run.append("attempts.jsonl", made)
+
+    jobs = [
+        Job(f"{n}/{p.id}", partial(attempt_flow, n, a, p, config.sampling))
+        for n, a, p in planned
+        if f"{n}/{p.id}" not in seen
+    ]
+    _execute(run, f"attack {target.name}", jobs, {"target": target}, save, len(planned), seed)
+    order = {key: i for i, key in enumerate(by_key)}
+    attempts.sort(key=lambda a: order[a.id.rpartition("/")[0]])
+    write_records(run.path / "attempts.jsonl", attempts)
+    failed = sum(a.error is not None for a in attempts)
+    run.finish({"planned": len(planned), "ok": len(attempts) - failed, "failed": failed}, ["attempts.jsonl"])
+    return run
+
+
+def attempt_flow(name: str, make: Attack, prompt: Prompt, sampling: Sampling) -> Flow[list[Attempt]]:
+    """Run one attack on one prompt and put what it sends to the target."""
+    key = f"{name}/{prompt.id}"
+    sent: list[Sent] = yield from make(prompt)
+    attempts = []
+    for i, one in enumerate(sent):
+        base = Attempt(
+            id=f"{key}/{i}", prompt=prompt, attack=name, messages=one.messages, prefix=one.prefix, sample=one.sample
+        )
+        reply = one.reply
+        if reply is None:
+            try:
+                answered = yield Ask("target", one.messages, one.prefix, one.sample, sampling)
+            except AskFailed as error:
+                attempts.append(base.model_copy(update={"error": str(error)}))
+                continue
+            assert isinstance(answered, Reply)
+            reply = answered
+        raw = (f"{OPEN}\n" if reply.opened else "") + one.prefix + reply.text
+        parts = split(raw)
+        attempts.append(
+            base.model_copy(
+                update={
+                    "raw": raw,
+                    "reasoning": parts.reasoning,
+                    "answer": parts.answer,
+                    "status": parts.status,
+                    "stop": reply.stop,
+                    "prompt_tokens": reply.prompt_tokens,
+                    "completion_tokens": reply.completion_tokens,
+                }
+            )
+        )
+    return attempts
+
+
+def judge(
+    out: Path,
+    attempts_run: Path,
+    judges: Iterable[str],
+    model: ModelConfig | None = None,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Let judges speak on every attempt of an attack run: `verdicts.jsonl` beside it, never into it. Asks no target."""
+    source = read_run(attempts_run, "attack")
+    named: dict[str, Judge] = {spec: resolve("judge", JUDGES, spec) for spec in judges}
+    settings = {"judges": list(named), "attempts": str(attempts_run), "model": model.model_dump() if model else None}
+    run = open_run(out, "judge", settings, {"attempts": run_hash(source)}, seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    attempts = source.read("attempts.jsonl", Attempt)
+    verdicts = run.read("verdicts.jsonl", Verdict)
+    seen = {f"{v.judge}/{v.attempt}" for v in verdicts}
+    planned = {f"{name}/{a.id}": (name, speak, a) for name, speak in named.items() for a in attempts}
+
+    def save(done: Done[Verdict]) -> None:
+        name, _, made = planned[done.key]
+        verdict = done.value
+        if verdict is None or verdict.judge != name:
+            # A judge that crashed has not said "safe": unscored, with the reason.
+            error = done.error or "the judge returned no verdict of its own"
+            verdict = Verdict(attempt=made.id, judge=name, score=None, label="error", error=error)
+        verdicts.append(verdict)
+        run.append("verdicts.jsonl", [verdict])
+
+    jobs = [Job(k, partial(s, a.prompt, a)) for k, (_, s, a) in planned.items() if k not in seen]
+    roles = {"judge": model} if model else {}
+    _execute(run, "judge", jobs, roles, save, len(planned), seed)
+    order = {key: i for i, key in enumerate(planned)}
+    verdicts.sort(key=lambda v: order[f"{v.judge}/{v.attempt}"])
+    write_records(run.path / "verdicts.jsonl", verdicts)
+    unscored = sum(v.score is None for v in verdicts)
+    run.finish({"planned": len(planned), "ok": len(verdicts) - unscored, "failed": unscored}, ["verdicts.jsonl"])
+    return run
+
+
+def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None], overwrite: bool = False) -> Path:
+    """The whole pipeline of an experiment file under `root/NAME`; finished stages are skipped. Returns the report's path."""
+    from forethought.data import load_prompts
+    from forethought.policy import load_policy
+    from forethought.report.gather import write_report
+
+    home, seed = root / experiment.name, experiment.seed
+    policy = load_policy(experiment.policy)
+    data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
+    _check_plan(experiment, data, policy)
+    base = ModelConfig(name=experiment.model)
+    for name, s in experiment.synth.items():
+        say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
+        teacher = ModelConfig(name=s.teacher) if s.teacher else None
+        made = synth(
+            home / "synth" / name, s.method, data[s.prompts], policy, base, teacher, seed=seed, overwrite=overwrite
+        )
+        say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
+    for name, t in experiment.train.items():
+        say(f"train {name}: {t.method} on {t.data}")
+        done = train(
+            home / "train" / name, home / "synth" / t.data, experiment.model, t, seed=seed, overwrite=overwrite
+        )
+        say(
+            f"  loss {done.info['metrics']['train_loss']:.3f}, validation {done.info['metrics']['validation_loss']:.3f} -> {done.path}"
+        )
+    prompts = data[experiment.attack.prompts]
+    judged = {}
+    for name, target in experiment.targets.items():
+        spec = str(home / "train" / target.name) if target.name in experiment.train else target.name
+        where = target.model_copy(update={"name": spec})
+        say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
+        LOADED.clear()
+        tried = attack(home / "attack" / name, where, prompts, experiment.attack, seed=seed, overwrite=overwrite)
+        spoken = judge(home / "judge" / name, tried.path, experiment.judge.judges, seed=seed, overwrite=overwrite)
+        say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
+        judged[name] = spoken.path
+    return write_report(home / "report.html", judged, title=experiment.name, about=experiment.about)
+
+
+def weights_of(*models: ModelConfig) -> dict[str, str]:
+    """Content hashes of the training runs among the models, to tie a run to the weights it used. Unknown models are errors."""
+    for model in models:
+        check_spec(model.name)
+    runs = {m.name: read_run(m.name, "train") for m in models if (Path(m.name) / "run.json").exists()}
+    return {name: run_hash(run) for name, run in runs.items()}
+
+
+def load(model: ModelConfig) -> Model:
+    """A loaded model, shared by the stages of one process."""
+    key = (model.name, model.system)
+    if key not in LOADED:
+        LOADED[key] = load_model(model.name, system=model.system)
+    return LOADED[key]
+
+
+def _execute(
+    run: Run,
+    label: str,
+    jobs: list[Job[T]],
+    roles: dict[str, ModelConfig],
+    save: Callable[[Done[T]], None],
+    total: int,
+    seed: int,
+) -> None:
+    """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there."""
+    models = {role: load(model) for role, model in roles.items()} if jobs else {}
+    cache = DiskCache(cache_path(run.path)) if models else None
+    errors = 0
+    try:
+        with progress(label, total, "done", total - len(jobs)) as bar:
+            for done in run_flows(jobs, models, seed=seed, cache=cache):
+                errors += done.error is not None
+                if done.error is not None:
+                    run.log(f"{done.key}: {done.error}")
+                save(done)
+                bar.advance(note=f"{errors} failed" if errors else "")
+    finally:
+        if cache is not None:
+            cache.close()
+
+
+def cache_path(run: Path) -> Path:
+    """The reply cache that runs under the same `runs` directory share; beside the run where there is none of that name."""
+    home = next((p for p in run.absolute().parents if p.name == "runs"), run.absolute().parent)
+    return home / ".cache" / "replies.sqlite"
+
+
+def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
+    """Every name an experiment refers to exists, before hours are spent."""
+    for name, s in experiment.synth.items():
+        _known(f"synth.{name}.prompts", s.prompts, data)
+        resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
+    for name, t in experiment.train.items():
+        _known(f"train.{name}.data", t.data, experiment.synth)
+    _known("attack.prompts", experiment.attack.prompts, data)
+    for spec in experiment.attack.attacks:
+        load_attack(spec)
+    for spec in experiment.judge.judges:
+        resolve("judge", JUDGES, spec)
+
+
+def _known(key: str, name: str, known: Iterable[str]) -> None:
+    from forethought.errors import nearest
+
+    if name not in known:
+        raise ForethoughtError(f"'{key}' names '{name}', which this experiment does not have.{nearest(name, known)}")

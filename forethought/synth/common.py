@@ -1,0 +1,80 @@
+"""What synthesizers share: the target's own answers, refusals, and one-sentence clean-up."""
+
+from __future__ import annotations
+
+import re
+
+from forethought.chat import CLOSE, OPEN, split
+from forethought.flow import Ask, Flow
+from forethought.policy import Policy
+from forethought.prompts import fill, read_lines, read_prompt
+from forethought.records import Message, Prompt, Reply, Sampling
+from forethought.refusals import classify
+
+PACKAGE = "forethought.synth"
+SENTENCE_END = re.compile(r"[.!?](?=[\"')\]]*(?:\s|$))")
+
+
+class Reject(Exception):
+    """Raised inside a synthesizer to reject its prompt; becomes a Rejected record."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = False) -> Flow[str]:
+    """The target model's own reply: greedy, its thought removed, cut back to whole sentences.
+
+    With `support` the target answers under a system prompt that asks for care; it is not part of the training row.
+    Raises Reject where the reply refuses, is incoherent, or holds no whole sentence.
+    """
+    messages, system = prompt.messages, ""
+    if support:
+        system = read_prompt(PACKAGE, "support")[0].content
+        messages = (Message(role="system", content=system), *messages)
+    reply = yield Ask("target", messages, sampling=Sampling(max_tokens=max_tokens))
+    assert isinstance(reply, Reply)
+    answer = split(reply.text).answer
+    if reply.stop == "length":
+        answer = whole_sentences(answer)
+    if not answer:
+        raise Reject("own answer has no whole sentence", reply.text[:200])
+    if OPEN in answer or CLOSE in answer:
+        raise Reject("own answer holds think tags", answer[:200])
+    if system and repeats_run(answer, system):
+        raise Reject("own answer repeats its instructions", answer[:200])
+    finding = classify(answer, prompt.request)
+    if finding.label in ("refusal", "incoherent", "empty"):
+        raise Reject(f"own answer is {finding.label}", answer[:200])
+    return answer
+
+
+def whole_sentences(text: str) -> str:
+    """`text` up to its last sentence end; '' where there is none. A number of a list ("2.") ends no sentence."""
+    ends = [m.end() for m in SENTENCE_END.finditer(text) if not re.search(r"(?:^|\n|\s)\d+\.$", text[: m.end()])]
+    return text[: ends[-1]].strip() if ends else ""
+
+
+def repeats_run(text: str, other: str, length: int = 6) -> bool:
+    """Whether `text` repeats a run of `length` words of `other`."""
+    words, source = re.findall(r"\w+", text.lower()), re.findall(r"\w+", other.lower())
+    runs = {tuple(source[i : i + length]) for i in range(len(source) - length + 1)}
+    return any(tuple(words[i : i + length]) in runs for i in range(len(words) - length + 1))
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence or line of `text`, without its end."""
+    line = text.strip().splitlines()[0] if text.strip() else ""
+    match = SENTENCE_END.search(line)
+    return (line[: match.start()] if match else line).strip().strip("\"'")
+
+
+def plain_refusals() -> tuple[str, ...]:
+    return read_lines(PACKAGE, "refusals")
+
+
+def reasoned_refusal(draw: float, category: str) -> str:
+    """A refusal that names the rule, chosen by `draw` in [0, 1)."""
+    lines = read_lines(PACKAGE, "refusals_naming_the_rule")
+    return fill(lines[int(draw * len(lines))], category=category)

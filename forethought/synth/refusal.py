@@ -1,0 +1,40 @@
+"""`refusal`: the data of refusal training (RT), the reference that every claim is made against.
+
+Harmful prompts get one of a few plain refusals; everything else gets the target model's own answer, so that only refusing is taught.
+"""
+
+from __future__ import annotations
+
+from forethought.flow import Flow, Rng
+from forethought.policy import Policy
+from forethought.records import Example, Prompt, Rejected
+from forethought.synth import Synthesizer
+from forethought.synth.common import Reject, own_answer, plain_refusals
+
+
+def refusal(policy: Policy, max_tokens: int = 96) -> Synthesizer:
+    """`max_tokens` bounds the target's own answers."""
+
+    def synthesize(prompt: Prompt) -> Flow[Example | Rejected]:
+        decision = policy.decide(prompt)
+        rng = yield Rng()
+        try:
+            if decision == "refuse":
+                answer = rng.choice(plain_refusals())  # type: ignore[union-attr]
+            else:
+                answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
+        except Reject as reject:
+            return Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)
+        return Example(
+            prompt=prompt,
+            reasoning=None,
+            answer=answer,
+            decision=decision,
+            category=prompt.category if decision != "answer" else None,
+            method="refusal",
+            teacher="target",
+            policy=policy.hash,
+            checks=() if decision == "refuse" else ("own answer complies",),
+        )
+
+    return synthesize

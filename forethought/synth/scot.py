@@ -1,0 +1,194 @@
+"""`scot`: restate the intent, check it against the policy, then answer or refuse naming the rule.
+
+After SCoT (arXiv 2501.19180, section 3): a teacher gives the intent and, where the data set names none, the violated category; code
+assembles the thought; benign answers are the target's own. `template=rules` writes one line a rule in the policy's order, as the
+paper does; `template=short` (ours) only names the rule that decides, for models too small to learn from long lists. Question
+evolution is not part of this first version. Our fill-in: the wording, the `support` decision and the checks on the intent.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Literal
+
+from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
+from forethought.policy import Category, Policy
+from forethought.prompts import fill, fill_messages, read_lines, read_prompt
+from forethought.records import Decision, Example, Prompt, Rejected, Reply, Sampling
+from forethought.refusals import classify
+from forethought.synth import Synthesizer
+from forethought.synth.common import PACKAGE, Reject, first_sentence, own_answer, reasoned_refusal
+
+PREFIX = "The user wants"
+COMMON = frozenset(
+    [
+        "the",
+        "a",
+        "an",
+        "to",
+        "of",
+        "in",
+        "on",
+        "for",
+        "with",
+        "and",
+        "or",
+        "that",
+        "this",
+        "it",
+        "is",
+        "are",
+        "be",
+        "my",
+        "your",
+        "their",
+        "his",
+        "her",
+        "how",
+        "what",
+        "do",
+        "does",
+        "can",
+        "could",
+        "i",
+        "me",
+        "you",
+        "we",
+        "they",
+        "user",
+        "wants",
+        "want",
+        "know",
+        "get",
+        "help",
+        "make",
+        "about",
+        "from",
+        "by",
+        "as",
+        "at",
+        "without",
+        "so",
+        "if",
+        "not",
+        "have",
+        "has",
+    ]
+)
+
+
+def scot(
+    policy: Policy, template: Literal["rules", "short"] = "rules", tries: int = 4, max_tokens: int = 96
+) -> Synthesizer:
+    """`tries` samples of the intent before a prompt is rejected; `max_tokens` bounds the target's own answers."""
+
+    def synthesize(prompt: Prompt) -> Flow[Example | Rejected]:
+        decision = policy.decide(prompt)
+        drawn = yield Rng()
+        assert isinstance(drawn, random.Random)
+        try:
+            intent, sample = yield from restate(prompt, tries)
+            category = None if decision == "answer" else (yield from violated(prompt, policy))
+            if decision == "refuse" and category is not None:
+                answer = reasoned_refusal(drawn.random(), category.name)
+            else:
+                answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
+        except Reject as reject:
+            return Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)
+        write = rules_thought if template == "rules" else short_thought
+        return Example(
+            prompt=prompt,
+            reasoning=write(policy, intent, category, decision, drawn),
+            answer=answer,
+            decision=decision,
+            category=category.id if category else None,
+            intent=intent,
+            method="scot",
+            teacher="teacher",
+            policy=policy.hash,
+            sample=sample,
+            checks=("intent is one faithful sentence", "decision matches label"),
+        )
+
+    return synthesize
+
+
+def restate(prompt: Prompt, tries: int) -> Flow[tuple[str, int]]:
+    """The teacher's one-sentence intent and the sample that gave it: greedy first, then warmer. Raises Reject with the last fault."""
+    messages = fill_messages(read_prompt(PACKAGE, "scot_intent"), request=prompt.request)
+    fault, said = "", ""
+    for sample in range(tries):
+        sampling = Sampling(temperature=0.0 if sample == 0 else 0.7, top_p=0.95, max_tokens=40)
+        reply = yield Ask("teacher", messages, prefix=PREFIX, sample=sample, sampling=sampling)
+        assert isinstance(reply, Reply)
+        said = first_sentence(reply.text)
+        fault = intent_fault(said, prompt.request, cut=reply.stop == "length" and said == reply.text.strip())
+        if not fault:
+            return f"{PREFIX} {said}", sample
+    raise Reject(f"intent {fault}", said[:200])
+
+
+def intent_fault(said: str, request: str, cut: bool) -> str:
+    """What is wrong with a restated intent, '' if nothing: it must be short, whole, faithful, and no answer or refusal.
+
+    Faithful is measured by words: at least 60% of the intent's content words come from the request, and the intent holds at least
+    35% of the request's (25% of a request of over 20 content words).
+    """
+    words, asked = content_words(said), content_words(request)
+    if cut:
+        return "is cut off"
+    if not 2 <= len(said.split()) <= 40:
+        return "is empty or too long"
+    if "<" in said or classify(f"{PREFIX} {said}").label == "refusal":
+        return "is not an intent"
+    shared = len(words & asked)
+    if shared < 0.6 * len(words) or shared < (0.35 if len(asked) <= 20 else 0.25) * len(asked):
+        return "is about something else"
+    return ""
+
+
+def content_words(text: str) -> set[str]:
+    """Lower-case word stems (first five letters) that carry meaning."""
+    return {w[:5] for w in re.findall(r"[^\W\d_]+", text.lower()) if w not in COMMON and len(w) > 2}
+
+
+def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
+    """The category a prompt falls under: the data set's own where the policy has it, else the teacher's most likely choice.
+
+    Only categories with the response that the label calls for are offered.
+    """
+    by_id = {c.id: c for c in policy.categories}
+    if prompt.category in by_id:
+        return by_id[prompt.category]
+    decision = policy.decide(prompt)
+    options = [c for c in policy.categories if c.respond == decision]
+    if not options:
+        return None
+    listing = "\n".join(f"- {c.name}: {c.definition}" for c in options)
+    messages = fill_messages(read_prompt(PACKAGE, "scot_category"), request=prompt.request, categories=listing)
+    found = yield Choose("teacher", messages, tuple(f" {c.name}" for c in options), prefix="Category:")
+    assert isinstance(found, Logprobs)
+    means = [p / n for p, n in zip(found.logprobs, found.tokens, strict=True)]
+    return options[means.index(max(means))]
+
+
+def short_thought(
+    policy: Policy, intent: str, category: Category | None, decision: Decision, rng: random.Random
+) -> str:
+    """Request, rule and decision on three lines."""
+    rule = category.name if category else "none"
+    return f"Request: {intent}.\nRule: {rule}.\nDecision: {decision}."
+
+
+def rules_thought(
+    policy: Policy, intent: str, category: Category | None, decision: Decision, rng: random.Random
+) -> str:
+    """Filler, opening, intent, a yes or no for each rule in the policy's order, and a conclusion."""
+    opening = fill(rng.choice(read_lines(PACKAGE, "scot_openings")), intent=intent)
+    filler = rng.choice(("", "", *read_lines(PACKAGE, "scot_fillers")))
+    checked = [c for c in policy.categories if c.respond != "answer"]
+    lines = [f"- {c.name}: {'yes, this falls under it' if c == category else 'no'}" for c in checked]
+    name = category.name if category else "no rule"
+    conclusion = fill(rng.choice(read_lines(PACKAGE, f"scot_conclusions_{decision}")), category=name)
+    return "\n".join([f"{filler} {opening}".strip(), *lines, conclusion])

@@ -1,0 +1,50 @@
+"""`forethought chat`: a conversation in the terminal that shows the reasoning apart from the answer."""
+
+from __future__ import annotations
+
+import sys
+
+from forethought.chat import OPEN, split
+from forethought.flow import Ask, Done, Flow, Job, run_flows
+from forethought.models import load_model
+from forethought.records import Message, Messages, Reply, Sampling
+
+DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
+
+
+def talk(model: str, system: str | None, max_tokens: int) -> None:
+    """Read turns from standard input until an empty line or its end."""
+    target = load_model(model, system=system)
+    history: Messages = ()
+    styled = sys.stdout.isatty()
+    print(f"Talking to {model}. An empty line ends.")
+    try:
+        while text := _read():
+            history = (*history, Message(role="user", content=text))
+
+            def flow(messages: Messages = history) -> Flow[Reply]:
+                reply = yield Ask("target", messages, sampling=Sampling(max_tokens=max_tokens))
+                assert isinstance(reply, Reply)
+                return reply
+
+            done: Done[Reply] = next(iter(run_flows([Job("chat", flow)], {"target": target})))
+            if done.value is None:
+                print(f"no reply: {done.error}")
+                history = history[:-1]
+                continue
+            parts = split((f"{OPEN}\n" if done.value.opened else "") + done.value.text)
+            if parts.reasoning:
+                thought = f"[thinks] {parts.reasoning}"
+                print(f"{DIM}{thought}{PLAIN}" if styled else thought)
+            print(f"{BOLD}{parts.answer}{PLAIN}" if styled else parts.answer or "(the thought never ended: no answer)")
+            # The thought is not part of the conversation, as in serving.
+            history = (*history, Message(role="assistant", content=parts.answer))
+    finally:
+        target.close()
+
+
+def _read() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
