@@ -7,6 +7,7 @@ against are numbered in docs/design.md, "Templates and masks".
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from forethought.errors import ForethoughtError
 from forethought.records import Message, Messages, SplitStatus
 
 OPEN, CLOSE = "<think>", "</think>"
+PROBE = "Zq7"
 Tokenizer = Any
 
 
@@ -48,22 +50,12 @@ def with_system(messages: Messages, system: str | None) -> Messages:
 def render_prompt(tokenizer: Tokenizer, messages: Messages) -> str:
     """The text up to where the assistant begins to speak, exactly as at inference.
 
-    A template without a system role gets the system text at the head of the first user turn.
+    A template that refuses or drops a system message gets its text at the head of the first user turn.
     """
     try:
-        return _apply(tokenizer, messages)
+        return _apply(tokenizer, _with_system_role(tokenizer, messages))
     except Exception as error:
-        if not messages or messages[0].role != "system":
-            raise ForethoughtError(
-                f"the chat template cannot render this conversation: {_first_line(error)}"
-            ) from error
-        merged = _merge_system(messages)
-        try:
-            return _apply(tokenizer, merged)
-        except Exception as again:
-            raise ForethoughtError(
-                f"the chat template cannot render this conversation: {_first_line(again)}"
-            ) from again
+        raise ForethoughtError(f"the chat template cannot render this conversation: {_first_line(error)}") from error
 
 
 def opens_thought(prompt: str) -> bool:
@@ -107,14 +99,20 @@ def encode_example(tokenizer: Tokenizer, messages: Messages, reasoning: str | No
 def end_of_turn(tokenizer: Tokenizer) -> str:
     """The text of the token that ends an assistant turn in this template; `eos` where the template adds none.
 
-    Found by rendering a conversation: it is the first special token after the assistant's words.
+    Found by rendering a conversation: it is the first special token after the assistant's words. Raises ForethoughtError where
+    the template leaves the words out.
     """
-    probe = "Zq7"
+    turns = (Message(role="user", content=PROBE), Message(role="assistant", content=PROBE))
     try:
-        text = _apply(tokenizer, (Message(role="user", content="a"), Message(role="assistant", content=probe)), False)
+        text = _apply(tokenizer, turns, False)
     except Exception as error:
         raise ForethoughtError(f"the chat template cannot render an assistant turn: {_first_line(error)}") from error
-    tail = text[text.rfind(probe) + len(probe) :]
+    if text.count(PROBE) < len(turns):
+        raise ForethoughtError(
+            "the chat template leaves out the words of a turn, as those of vision models do with plain text. "
+            "Set a template that renders them."
+        )
+    tail = text[text.rfind(PROBE) + len(PROBE) :]
     added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in tail]
     if added:
         return str(min(added, key=tail.index))
@@ -135,28 +133,25 @@ def stop_ids(tokenizer: Tokenizer, generation_eos: int | Sequence[int] | None = 
 def split(text: str, opened: bool = False) -> Split:
     """Reasoning and answer of everything said after the generation prompt; `opened` if that prompt left a thought open.
 
-    `unclosed`: the thought never ends, so there is no answer. `repeated`: more than one thought; the answer is what follows the
-    last one. A `</think>` without its opening tag ends a thought that some template or server opened.
+    `unclosed`: the text ends inside a thought, so there is no answer, whatever was said before. `empty_answer`: nothing follows
+    the last thought. `repeated`: more than one thought, or words before the first; the answer is what follows the last one.
+    `no_think`: no thought, or one without a word in it. A `</think>` without its opening tag ends a thought that some template
+    or server opened.
     """
-    opens, closes = text.count(OPEN), text.count(CLOSE)
-    if not opened and not opens and not closes:
+    if not (opened or OPEN in text or CLOSE in text):
         return Split(None, text.strip(), "no_think" if text.strip() else "empty_answer")
-    if opened or text.lstrip().startswith(OPEN) or not opens:
-        head = ""
-    else:
-        head = text[: text.index(OPEN)].strip()
-    if not closes:
-        thought = text.split(OPEN, 1)[-1] if opens else text
-        return Split(thought.strip(), "", "unclosed")
-    before, _, after = text.rpartition(CLOSE)
-    thought = before.split(OPEN, 1)[-1] if OPEN in before else before
-    trailing_open = OPEN in after
-    answer = after.split(OPEN, 1)[0].strip()
-    thoughts = max(closes, opens + (1 if opened else 0))
-    reasoning = re.sub(r"\s*</?think>\s*", "\n", thought).strip()
-    if thoughts > 1 or head:
-        return Split(reasoning, answer, "repeated" if answer or not trailing_open else "unclosed")
-    return Split(reasoning, answer, "ok" if answer else "empty_answer")
+    head, tag, rest = text.partition(OPEN)
+    if opened or not tag or CLOSE in head:
+        head, rest = "", text
+    thought, closed, answer = rest.rpartition(CLOSE)
+    if not closed or OPEN in answer:
+        return Split(_untag(rest), "", "unclosed")
+    reasoning, answer = _untag(thought), answer.strip()
+    if not answer:
+        return Split(reasoning, "", "empty_answer")
+    if head.strip() or OPEN in thought or CLOSE in thought:
+        return Split(reasoning, answer, "repeated")
+    return Split(reasoning, answer, "ok") if reasoning else Split(None, answer, "no_think")
 
 
 def check_rows(
@@ -164,8 +159,9 @@ def check_rows(
 ) -> list[Encoded]:
     """Encode training rows and assert what silently goes wrong elsewhere. Returns the rows that fit `max_length`.
 
-    Checked on every row: reasoning and answer are inside the trained tokens; the prefix is the inference prompt; the ids are the
-    template's own; the end-of-turn token is trained and stops generation; the prompt carries no loss.
+    Checked on every row: reasoning and answer are not empty and inside the trained tokens, with no special token among them; the
+    prefix is the inference prompt; the ids are the template's own; the end-of-turn token is trained and stops generation; the
+    prompt carries no loss.
     Raises ForethoughtError that names the first rule broken, and when more than one row in ten is too long.
     """
     kept: list[Encoded] = []
@@ -194,17 +190,23 @@ def _check_row(
     prompt = render_prompt(tokenizer, messages)
     trained = [i for i, on in zip(row.ids, row.mask, strict=True) if on]
     text = tokenizer.decode(trained, skip_special_tokens=False)
-    found = split(_drop_end(text, end_of_turn(tokenizer)), opens_thought(prompt))
+    found = split(text.removesuffix(end_of_turn(tokenizer)), opens_thought(prompt))
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     rules = {
+        "the prompt carries loss": not any(row.mask[: row.prompt_length]),
+        "the answer or the reasoning is empty (None stands for a row without reasoning)": bool(answer.strip())
+        and (reasoning is None or bool(reasoning.strip())),
         "the reasoning is not inside the trained tokens": reasoning is None
         or _squash(reasoning) == _squash(found.reasoning or ""),
         "the answer is not inside the trained tokens": _squash(answer) == _squash(found.answer),
         "the training prefix differs from the inference prompt": list(row.ids[: row.prompt_length])
         == encode_prompt(tokenizer, prompt),
         "the ids differ from the template's own (a doubled or missing BOS?)": list(row.ids[: row.prompt_length])
-        == _template_ids(tokenizer, messages, prompt),
-        "the end-of-turn token is not trained": bool(trained) and trained[-1] in stops,
-        "the prompt carries loss": not any(row.mask[: row.prompt_length]),
+        == _template_ids(tokenizer, messages),
+        "the end-of-turn token is not trained or does not stop generation": bool(trained) and trained[-1] in stops,
+        "a special token stands inside the trained text, and a reply would end there or lose it": special.isdisjoint(
+            trained[:-1]
+        ),
     }
     for rule, holds in rules.items():
         if not holds:
@@ -219,30 +221,36 @@ def _apply(tokenizer: Tokenizer, messages: Messages, generate: bool = True) -> s
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
 
 
-def _template_ids(tokenizer: Tokenizer, messages: Messages, prompt: str) -> list[int]:
-    turns = [m.model_dump() for m in messages]
-    try:
-        out = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=True)
-    except Exception:
-        # The template has no system role: render_prompt has merged it, and reported what else can go wrong.
-        turns = [m.model_dump() for m in _merge_system(messages)]
-        out = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=True)
+def _template_ids(tokenizer: Tokenizer, messages: Messages) -> list[int]:
+    turns = [m.model_dump() for m in _with_system_role(tokenizer, messages)]
+    out = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=True)
     return list(out["input_ids"])
 
 
-def _merge_system(messages: Messages) -> Messages:
-    head = messages[0].content
-    rest = messages[1:] or (Message(role="user", content=""),)
-    first = Message(role="user", content=f"{head}\n\n{rest[0].content}".strip())
-    return (first, *rest[1:])
+def _with_system_role(tokenizer: Tokenizer, messages: Messages) -> Messages:
+    """`messages` as this template takes them: without a system turn where it refuses one, or leaves its words out."""
+    if not messages or messages[0].role != "system":
+        return messages
+    try:
+        text = _apply(tokenizer, (Message(role="system", content=PROBE), *messages[1:]))
+    except Exception:
+        text = ""
+    if PROBE in text:
+        return messages
+    head, rest = messages[0].content, messages[1:]
+    if rest and rest[0].role == "user":
+        head, rest = f"{head}\n\n{rest[0].content}".strip(), rest[1:]
+    return (Message(role="user", content=head), *rest)
+
+
+def _untag(text: str) -> str:
+    """The words of one or more thoughts, without their tags."""
+    return "\n".join(filter(None, map(str.strip, re.split("</?think>", text))))
 
 
 def _squash(text: str) -> str:
-    return re.sub(r"\s+", "", text)
-
-
-def _drop_end(text: str, end: str) -> str:
-    return text[: text.rindex(end)] if end in text else text
+    """`text` without what a tokenizer may rightly change: white space and Unicode normal form."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
 
 
 def _first_line(error: Exception) -> str:

@@ -41,6 +41,8 @@ Values = Annotated[
 
 def main() -> None:
     """Run the command line. A user's mistake prints one line and no traceback; exit code 1, or 130 for Ctrl-C."""
+    # A `module:function` of the working directory is found, as with python -m.
+    sys.path.append("")
     try:
         app(standalone_mode=False)
     except ForethoughtError as error:

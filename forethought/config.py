@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import Label, Record, Sampling
+from forethought.registry import read_value
 
 
 class DataConfig(Record):
@@ -20,7 +21,7 @@ class DataConfig(Record):
     split: Literal["train", "validation", "test"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     values: dict[str, str] = Field(default_factory=dict)
-    take: dict[Label, int] | None = None
+    take: dict[Label, Annotated[int, Field(ge=0)]] | None = None
 
 
 class ModelConfig(Record):
@@ -44,17 +45,17 @@ class TrainConfig(Record):
 
     data: str
     method: str = "sft"
-    epochs: float = 2
-    learning_rate: float = 5e-4
-    batch_size: int = 16
-    lora_rank: int = 32
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    max_length: int = 1024
-    validation: float = 0.05
-    save_steps: int = 20
+    epochs: float = Field(default=2, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    lora_rank: int = Field(default=32, ge=0)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    warmup: float = Field(default=0.03, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=1024, ge=1)
+    validation: float = Field(default=0.05, ge=0, lt=1)
+    save_steps: int = Field(default=20, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -102,10 +103,7 @@ def find_experiment(name: str) -> Path:
 def load_experiment(path: str | Path, overrides: list[str]) -> Experiment:
     """Read an experiment file and apply `a.b=value` overrides. Raises ForethoughtError for any unknown key or bad value."""
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ForethoughtError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path, path.read_bytes())
     if not isinstance(raw, dict):
         raise ForethoughtError(f"'{path}' is not an experiment: it must be a YAML mapping.")
     for override in overrides:
@@ -114,6 +112,14 @@ def load_experiment(path: str | Path, overrides: list[str]) -> Experiment:
         return Experiment.model_validate(raw)
     except ValidationError as error:
         raise ForethoughtError(f"'{path}': {describe_validation(error, Experiment)}") from error
+
+
+def read_yaml(name: str | Path, text: bytes) -> Any:
+    """What YAML makes of a file's bytes; ForethoughtError where it is not YAML, or not UTF-8."""
+    try:
+        return yaml.safe_load(text.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ForethoughtError(f"'{name}' is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
@@ -128,17 +134,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ForethoughtError(f"cannot override '{key}': '{parent}' holds a value, not keys.")
         node = child
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ForethoughtError(f"cannot read the value of '{override}': {' '.join(str(error).split())}") from error
-    # YAML 1.1 reads 5e-4 as text; a user means a number.
-    if isinstance(parsed, str):
-        try:
-            parsed = float(parsed)
-        except ValueError:
-            pass
-    node[last] = parsed
+    node[last] = read_value(value)
 
 
 def describe_validation(error: ValidationError, model: type[BaseModel]) -> str:
@@ -149,7 +145,8 @@ def describe_validation(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key '{where}'.{nearest(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"
     if first["type"] == "missing":
         return f"'{where}' is missing."
-    return f"'{where}': {first['msg']} (got {first['input']!r})."
+    got = repr(first["input"])
+    return f"'{where or 'the whole'}': {first['msg']} (got {got if len(got) <= 80 else got[:77] + '...'})."
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -6,6 +6,7 @@ reply back as soon as it is there. No barrier, no waiting for the slowest. See D
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -54,6 +55,8 @@ class Logprobs:
 
 
 Question = Ask | Choose
+# Tickets are never used twice, so that a late reply to a run that was stopped cannot pass for another question's.
+TICKETS = itertools.count()
 Flow = Generator[Ask | Choose | Rng, "Reply | Logprobs | random.Random", T]
 
 
@@ -126,11 +129,18 @@ def run_flows(
     waiting: dict[int, _Live[T]] = {}
     pending: Counter[str] = Counter()
     source = iter(jobs)
-    ticket = 0
     exhausted = False
 
+    def start(job: Job[T]) -> Done[T] | None:
+        try:
+            live = _Live(job, job.start())
+        except ForethoughtError:
+            raise
+        except Exception as error:
+            return Done(job.key, error=_describe(error))
+        return advance(live, None)
+
     def advance(live: _Live[T], value: object) -> Done[T] | None:
-        nonlocal ticket
         while True:
             try:
                 question = live.flow.throw(value) if isinstance(value, AskFailed) else live.flow.send(value)  # type: ignore[arg-type]
@@ -143,6 +153,9 @@ def run_flows(
             if isinstance(question, Rng):
                 value = generator_for(seed, live.job.key)
                 continue
+            if not isinstance(question, Ask | Choose):
+                live.flow.close()
+                return Done(live.job.key, error=f"TypeError: a flow yields Ask, Choose or Rng, not {question!r}"[:200])
             model = models.get(question.role)
             if model is None:
                 raise ForethoughtError(
@@ -154,10 +167,10 @@ def run_flows(
                 value = hit
                 continue
             live.cache_key, live.role = key, question.role
+            ticket = next(TICKETS)
             waiting[ticket] = live
             pending[question.role] += 1
             model.submit(ticket, question, row_seed)
-            ticket += 1
             return None
 
     try:
@@ -167,7 +180,7 @@ def run_flows(
                 if job is None:
                     exhausted = True
                     break
-                done = advance(_Live(job, job.start()), None)
+                done = start(job)
                 if done is not None:
                     yield done
             if not waiting:
@@ -175,7 +188,7 @@ def run_flows(
                     return
                 continue
             for model in {id(models[r]): models[r] for r, n in pending.items() if n}.values():
-                replies = model.step()
+                replies = [(t, r) for t, r in model.step() if t in waiting]
                 if cache is not None:
                     cache.put((waiting[t].cache_key, r) for t, r in replies if not isinstance(r, AskFailed))
                 for number, reply in replies:

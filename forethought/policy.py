@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from forethought.config import describe_validation
+from forethought.config import describe_validation, read_yaml
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import Decision, Prompt, Record, digest
 
@@ -77,18 +76,16 @@ def shipped() -> list[str]:
 def load_policy(name: str) -> Policy:
     """A shipped policy by name, or a YAML file by path. Raises ForethoughtError that names the field at fault."""
     if name in shipped():
-        text = resources.files("forethought.policies").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = resources.files("forethought.policies").joinpath(f"{name}.yaml").read_bytes()
     else:
         path = Path(name)
         if not path.is_file():
             raise ForethoughtError(
                 f"no policy '{name}': neither a shipped policy nor a file.{nearest(name, shipped())}"
             )
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     try:
-        return Policy.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ForethoughtError(f"policy '{name}' is not valid YAML: {' '.join(str(error).split())}") from error
+        return Policy.model_validate(read_yaml(name, text))
     except ValidationError as error:
         raise ForethoughtError(f"policy '{name}': {describe_validation(error, Policy)}") from error
 

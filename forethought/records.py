@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["system", "user", "assistant"]
 Label = Literal["harmful", "benign", "borderline", "sensitive"]
@@ -76,9 +76,9 @@ def make_prompt(text: str | Messages, label: Label, source: str, *, id: str | No
 class Sampling(Record):
     """How to decode. Temperature 0 is greedy."""
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_tokens: int = 128
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=128, ge=1)
 
 
 class Reply(Record):

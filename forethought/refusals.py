@@ -139,7 +139,8 @@ OFFER = _any(
 )
 # What introduces a menu of things the model would do instead.
 MENU = _any(
-    r"\bI(?: can|'d be happy to| could|'m happy to)(?: still| also| gladly)? (?:help|assist|offer|do)\b|\bif you(?:'d)? (?:want|like|need|prefer)\b"
+    r"\bI(?: can|'d be happy to| could|'m happy to)(?: still| also| gladly)? (?:help|assist|offer|do)\b",
+    r"\bif you(?:'d)? (?:want|like|need|prefer)\b",
 )
 LEAD = _any(
     r"(?:hello|hi|hey|greetings|good (?:morning|day|evening))(?: there)?[,!. ]+|dear (?:user|sir|madam|friend|"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from forethought.errors import ForethoughtError, nearest
 
@@ -29,6 +30,8 @@ class Entry:
 
 
 SPEC = re.compile(r"\s*([\w.:\-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+OPTION = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,])+""")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
@@ -37,18 +40,28 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     if not match:
         raise ForethoughtError(f"cannot read '{spec}'. Write a name, or a name with options: name(option=value).")
     options = {}
-    for part in filter(None, (p.strip() for p in (match[2] or "").split(","))):
+    for part in filter(None, (p.strip() for p in OPTION.findall(match[2] or ""))):
         key, eq, value = part.partition("=")
         if not eq:
             raise ForethoughtError(f"cannot read option '{part}' in '{spec}'. Write name(option=value).")
-        options[key.strip()] = yaml.safe_load(value)
+        options[key.strip()] = read_value(value)
     return match[1], options
+
+
+def read_value(text: str) -> Any:
+    """A value as YAML reads it; and 5e-4, which YAML 1.1 takes for text, as the number that is meant."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ForethoughtError(f"cannot read the value '{text}': {' '.join(str(error).split())}") from error
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
 def resolve(kind: str, table: Mapping[str, Entry], spec: str, **given: Any) -> Any:
     """What the factory that `spec` names makes from the spec's options and from what is `given` (a policy, say).
 
-    Raises ForethoughtError for an unknown name (with the nearest one) or an option that the factory does not take.
+    Raises ForethoughtError for an unknown name (with the nearest one), an option that the factory does not take, or a value that its
+    annotation does not allow.
     """
     name, options = parse_spec(spec)
     if name in table:
@@ -60,13 +73,23 @@ def resolve(kind: str, table: Mapping[str, Entry], spec: str, **given: Any) -> A
     module, _, attribute = where.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        known = inspect.signature(factory, eval_str=True).parameters
+    except (ImportError, AttributeError, NameError, ValueError, TypeError) as error:
         raise ForethoughtError(f"cannot load {kind} '{name}' from '{where}': {error}") from error
-    known = inspect.signature(factory).parameters
-    for key in options:
+    for key, value in options.items():
         if key not in known or key in given:
             raise ForethoughtError(f"{kind} '{name}' has no option '{key}'.{nearest(key, set(known) - set(given))}")
+        options[key] = _checked(f"{kind} '{name}', option '{key}'", known[key].annotation, value)
     try:
         return factory(**options, **given)
     except TypeError as error:
         raise ForethoughtError(f"{kind} '{name}': {error}") from error
+
+
+def _checked(where: str, annotation: Any, value: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return value
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(coerce_numbers_to_str=True)).validate_python(value)
+    except ValidationError as error:
+        raise ForethoughtError(f"{where}: {error.errors()[0]['msg']} (got {value!r}).") from error

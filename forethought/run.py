@@ -93,8 +93,9 @@ def open_run(
                 f"{path} was made with other settings ({_difference(info, settings)}). "
                 "Choose another directory, or pass --overwrite to replace it."
             )
-        shutil.rmtree(path)
-    elif path.exists() and any(path.iterdir()):
+        with explain_disk():
+            shutil.rmtree(path)
+    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ForethoughtError(f"{path} is not empty and holds no run. Choose another directory.")
     with explain_disk():
         path.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ def read_jsonl(path: str | Path, kind: type[R]) -> Iterator[R]:
     """Records of a JSONL file; ForethoughtError names the file and line of the first malformed one."""
     if not Path(path).is_file():
         raise ForethoughtError(f"no file '{path}'.")
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
@@ -228,7 +229,7 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return info if {"identity", "status", "command"} <= info.keys() else _broken(path)
-    except (json.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError):
         return _broken(path)
 
 

@@ -56,8 +56,9 @@ def synth(
 
     def save(done: Done[Example | Rejected]) -> None:
         value = done.value
-        if value is None:
-            value = Rejected(prompt=by_id[done.key], method=method, reason="failed", detail=done.error or "")
+        if not isinstance(value, Example | Rejected):
+            detail = done.error or f"the synthesizer returned {value!r}"[:200]
+            value = Rejected(prompt=by_id[done.key], method=method, reason="failed", detail=detail)
         if isinstance(value, Example):
             kept.append(value)
             run.append("examples.jsonl", [value])
@@ -98,7 +99,7 @@ def train(out: Path, data: Path, model: str, config: TrainConfig, *, seed: int =
 
     learn = resolve("training method", METHODS, config.method)
     examples = source.read("examples.jsonl", Example)
-    LOADED.clear()
+    unload()
     metrics = learn(examples, model, config, run, seed)
     labels = Counter(str(e.prompt.label) for e in examples)
     rows = int(metrics["rows"]) + int(metrics["held_out"])
@@ -118,7 +119,7 @@ def attack(
     overwrite: bool = False,
 ) -> Run:
     """Send prompts, attacked and direct, to a target: `attempts.jsonl`."""
-    attacks = [load_attack(spec) for spec in config.attacks]
+    attacks = [load_attack(spec) for spec in dict.fromkeys(config.attacks)]
     inputs = {"prompts": digest([p.model_dump() for p in prompts]), **weights_of(target)}
     settings = {**config.model_dump(mode="json"), "target": target.model_dump()}
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
@@ -160,6 +161,8 @@ def attempt_flow(name: str, make: Attack, prompt: Prompt, sampling: Sampling) ->
     """Run one attack on one prompt and put what it sends to the target."""
     key = f"{name}/{prompt.id}"
     sent: list[Sent] = yield from make(prompt)
+    if not sent:
+        raise AskFailed("not_applicable", "the attack sent nothing")
     attempts = []
     for i, one in enumerate(sent):
         base = Attempt(
@@ -216,9 +219,12 @@ def judge(
     def save(done: Done[Verdict]) -> None:
         name, _, made = planned[done.key]
         verdict = done.value
-        if verdict is None or verdict.judge != name:
+        if isinstance(verdict, Verdict) and verdict.attempt == made.id:
+            # A judge knows its own name, not the options or the module it was called by.
+            verdict = verdict.model_copy(update={"judge": name})
+        else:
             # A judge that crashed has not said "safe": unscored, with the reason.
-            error = done.error or "the judge returned no verdict of its own"
+            error = done.error or f"the judge returned no verdict on this attempt but {verdict!r}"[:200]
             verdict = Verdict(attempt=made.id, judge=name, score=None, label="error", error=error)
         verdicts.append(verdict)
         run.append("verdicts.jsonl", [verdict])
@@ -266,7 +272,7 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
         spec = str(home / "train" / target.name) if target.name in experiment.train else target.name
         where = target.model_copy(update={"name": spec})
         say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
-        LOADED.clear()
+        unload()
         tried = attack(home / "attack" / name, where, prompts, experiment.attack, seed=seed, overwrite=overwrite)
         spoken = judge(home / "judge" / name, tried.path, experiment.judge.judges, seed=seed, overwrite=overwrite)
         say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
@@ -290,6 +296,13 @@ def load(model: ModelConfig) -> Model:
     return LOADED[key]
 
 
+def unload() -> None:
+    """Close every loaded model."""
+    for model in LOADED.values():
+        model.close()
+    LOADED.clear()
+
+
 def _execute(
     run: Run,
     label: str,
@@ -311,6 +324,10 @@ def _execute(
                     run.log(f"{done.key}: {done.error}")
                 save(done)
                 bar.advance(note=f"{errors} failed" if errors else "")
+    except BaseException:
+        # Whatever is still queued belongs to the run that stopped here.
+        unload()
+        raise
     finally:
         if cache is not None:
             cache.close()

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from forethought.errors import AskFailed
+from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow
 from forethought.records import Message, Messages, Prompt, Sent
 from forethought.registry import Entry, resolve
@@ -51,7 +51,10 @@ def as_attack(made: Callable[..., Any]) -> Attack:
 
     A transform that leaves the messages unchanged did not attack: its row fails as `not_applicable` and is never counted as safe.
     """
-    if next(iter(inspect.signature(made).parameters)) != "messages":
+    takes = [*inspect.signature(made).parameters][:1] if callable(made) else []
+    if not takes:
+        raise ForethoughtError(f"an attack factory must return a function of `prompt` or of `messages`, not {made!r}.")
+    if takes != ["messages"]:
         return made
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:

@@ -27,15 +27,16 @@ MAKES = re.compile(
     re.IGNORECASE,
 )
 THIRD = {
+    "I'm": "they were",
     "my": "their",
     "me": "them",
     "I": "they",
-    "I'm": "they were",
     "myself": "themselves",
     "our": "their",
     "we": "they",
     "us": "them",
 }
+THIRD_WORD = re.compile(rf"\b(?:{'|'.join(THIRD)})\b")
 
 
 def past_tense() -> Transform:
@@ -60,7 +61,4 @@ def to_past(text: str) -> str:
 
 
 def _tail(rest: str) -> str:
-    rest = rest.strip().rstrip("?.! ")
-    for word, other in THIRD.items():
-        rest = re.sub(rf"\b{word}\b", other, rest)
-    return rest
+    return THIRD_WORD.sub(lambda word: THIRD[word[0]], rest.strip().rstrip("?.! "))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from forethought.config import DataConfig
 from forethought.errors import ForethoughtError, nearest
-from forethought.records import LABELS, Label, Prompt, digest
+from forethought.records import LABELS, Label, Messages, Prompt, digest
 from forethought.registry import Entry
 
+SPLITS = ("train", "validation", "test")
 SOURCES: dict[str, Entry] = {
     "starter": Entry(
         "forethought.data.starter:load", "our own prompts, in the package: harmful, borderline, sensitive, benign"
@@ -27,7 +29,7 @@ SOURCES: dict[str, Entry] = {
 def load_prompts(config: DataConfig, seed: int = 0) -> list[Prompt]:
     """Prompts of a source, filtered by split and drawn by `take`, in an order that depends only on the seed and the prompts.
 
-    Raises ForethoughtError for an unknown source, no rows at all, or two rows of the same text with different labels.
+    Raises ForethoughtError for an unknown source, no rows at all, two rows of the same text with different labels, or one id on two texts.
     """
     if config.source not in SOURCES:
         raise ForethoughtError(f"unknown data source '{config.source}'.{nearest(config.source, SOURCES)}")
@@ -45,20 +47,31 @@ def load_prompts(config: DataConfig, seed: int = 0) -> list[Prompt]:
 
 
 def draw(prompts: list[Prompt], take: Mapping[Label, int], seed: int) -> list[Prompt]:
-    """At most `take[label]` prompts of each label (none of a label not named), drawn by hash of seed and pair, so that the two
-    sides of a contrast pair are drawn together."""
-    chosen: list[Prompt] = []
-    for label in LABELS:
-        own = [p for p in prompts if p.label == label]
-        own.sort(key=lambda p: digest(seed, p.pair or p.id))
-        chosen += own[: take.get(label, 0)]
-    return chosen
+    """At most `take[label]` prompts of each label (none of a label not named), drawn by hash of seed and pair.
+
+    The two sides of a contrast pair are drawn together; one without the other only where a label has too few prompts otherwise.
+    """
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        if take.get(prompt.label, 0) > 0:
+            groups.setdefault(prompt.pair or prompt.id, []).append(prompt)
+    whole = [groups[key] for key in sorted(groups, key=lambda key: digest(seed, key))]
+    halves = [[prompt] for group in whole if len(group) > 1 for prompt in group]
+    room = Counter(dict(take))
+    chosen: dict[str, Prompt] = {}
+    for group in [*whole, *halves]:
+        if group[0].id not in chosen and Counter(p.label for p in group) <= room:
+            chosen |= {p.id: p for p in group}
+            room.subtract(p.label for p in group)
+    return [p for label in LABELS for p in chosen.values() if p.label == label]
 
 
 def parse_data(text: str) -> DataConfig:
     """A data spec of the command line: `starter`, `starter:test`, or a path ending in .jsonl, .csv or .parquet."""
     name, _, split = text.partition(":")
     if name == "starter":
+        if split not in ("", *SPLITS):
+            raise ForethoughtError(f"the starter set has no split '{split}'.{nearest(split, SPLITS)}")
         return DataConfig.model_validate({"source": "starter", "split": split or None})
     kind = Path(text).suffix.lstrip(".")
     if kind in SOURCES:
@@ -70,10 +83,16 @@ def parse_data(text: str) -> DataConfig:
 
 def _unique(prompts: list[Prompt]) -> list[Prompt]:
     seen: dict[str, Prompt] = {}
+    labels: dict[Messages, Label] = {}
     for prompt in prompts:
-        other = seen.setdefault(prompt.id, prompt)
-        if other.label != prompt.label:
+        label = labels.setdefault(prompt.messages, prompt.label)
+        if label != prompt.label:
             raise ForethoughtError(
-                f"the prompt {prompt.text[:60]!r} is labelled both {other.label} and {prompt.label}. Keep one of the rows."
+                f"the prompt {prompt.text[:60]!r} is labelled both {label} and {prompt.label}. Keep one of the rows."
+            )
+        other = seen.setdefault(prompt.id, prompt)
+        if other.messages != prompt.messages:
+            raise ForethoughtError(
+                f"the id '{prompt.id}' is on two prompts, {other.text[:40]!r} and {prompt.text[:40]!r}. Ids must be unique."
             )
     return list(seen.values())

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from forethought.config import DataConfig
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import LABELS, Message, Prompt, make_prompt
@@ -32,6 +30,7 @@ def load_csv(config: DataConfig) -> list[Prompt]:
 def load_parquet(config: DataConfig) -> list[Prompt]:
     """A Parquet file, read in batches."""
     import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
 
     path = _path(config)
 
@@ -39,8 +38,8 @@ def load_parquet(config: DataConfig) -> list[Prompt]:
         try:
             batches = parquet.ParquetFile(path).iter_batches()
             yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-        except OSError as error:
-            raise ForethoughtError(f"{path} is not a Parquet file: {error}") from error
+        except (OSError, ArrowException) as error:
+            raise ForethoughtError(f"{path} is not a Parquet file: {' '.join(str(error).split())[:200]}") from error
 
     return to_prompts(rows(), config, path.name)
 
@@ -57,6 +56,8 @@ def to_prompts(rows: Iterable[tuple[int, Row]], config: DataConfig, source: str)
 
 
 def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt:
+    if any(row.get(None, ())):  # type: ignore[call-overload]
+        raise ForethoughtError(f"{source}, row {number}: more values than columns. Put texts with commas in quotes.")
     values: Row = dict(config.values)
     for field in FIELDS:
         column = config.columns.get(field, field)
@@ -82,11 +83,15 @@ def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt
     try:
         text = values.pop("text", None)
         given = values.pop("messages", None)
+        if not given and not isinstance(text, str | int | float):
+            raise TypeError(f"column '{config.columns.get('text', 'text')}' holds {type(text).__name__}, not text")
         messages = tuple(Message.model_validate(m) for m in given) if given else str(text)
         fields = {k: str(v) for k, v in values.items() if k not in ("source", "id")}
         id = str(values["id"]) if "id" in values else None
-        return make_prompt(messages, label, str(values.get("source", source)), id=id, **fields)
-    except (ValidationError, TypeError) as error:
+        prompt = make_prompt(messages, label, str(values.get("source", source)), id=id, **fields)
+        prompt.model_dump_json()  # fails for half a surrogate pair, which no run could write
+        return prompt
+    except (ValueError, TypeError) as error:
         raise ForethoughtError(f"{source}, row {number}: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -101,12 +106,14 @@ def _path(config: DataConfig) -> Path:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise ForethoughtError(f"{path.name}, line {number}: not UTF-8 text.") from error
             except json.JSONDecodeError as error:
                 raise ForethoughtError(
                     f"{path.name}, line {number}: not valid JSON ({error.msg} at column {error.colno})."
@@ -119,8 +126,13 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with open(path, encoding="utf-8-sig", newline="") as file:
-        start = file.tell()
-        while file.readline().startswith("#"):
+        try:
             start = file.tell()
-        file.seek(start)
-        yield from enumerate(csv.DictReader(file), 1)
+            while file.readline().startswith("#"):
+                start = file.tell()
+            file.seek(start)
+            yield from enumerate(csv.DictReader(file, strict=True), 1)
+        except UnicodeDecodeError as error:
+            raise ForethoughtError(f"{path.name}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+        except csv.Error as error:
+            raise ForethoughtError(f"{path.name}: not valid CSV: {error}.") from error

@@ -21,9 +21,13 @@ def load(config: DataConfig) -> list[Prompt]:
         rows = load_dataset(name, subset or None, split=split or "train")
     except DatasetNotFoundError as error:
         raise ForethoughtError(
-            f"cannot load '{name}' from the hub: {str(error).splitlines()[0]} "
+            f"cannot load '{name}' from the hub: {_first_line(error)} "
             f"If it is gated, accept its terms on its page and run `hf auth login`."
         ) from error
     except (ConnectionError, OSError, ValueError) as error:
-        raise ForethoughtError(f"cannot load '{name}' from the hub: {str(error).splitlines()[0]}") from error
+        raise ForethoughtError(f"cannot load '{name}' from the hub: {_first_line(error)}") from error
     return to_prompts(enumerate(rows, 1), config, name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from forethought.errors import ForethoughtError
 from forethought.flow import Logprobs
 from forethought.records import Reply
+from forethought.run import explain_disk
 
 
 class DiskCache:
@@ -17,7 +18,8 @@ class DiskCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with explain_disk():
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60)
             self._db.execute("pragma journal_mode=wal")
@@ -32,7 +34,12 @@ class DiskCache:
             ) from error
 
     def get(self, key: str) -> Reply | Logprobs | None:
-        row = self._db.execute("select value from replies where key = ?", (key,)).fetchone()
+        try:
+            row = self._db.execute("select value from replies where key = ?", (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise ForethoughtError(
+                f"the reply cache {self.path} cannot be read ({error}). Remove it to start afresh."
+            ) from error
         if row is None:
             return None
         value = json.loads(row[0])
@@ -47,7 +54,7 @@ class DiskCache:
         try:
             with self._db:
                 self._db.executemany("insert or ignore into replies values (?, ?)", values)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise ForethoughtError(
                 f"cannot write the reply cache {self.path}: {error}. Free some space and run the same command again."
             ) from error

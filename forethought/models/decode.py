@@ -24,6 +24,7 @@ from forethought.records import Reply, Sampling
 
 ATTENTION = "forethought_slots"
 STEP = 128
+HEADS = 8
 
 
 def slot_attention(
@@ -55,13 +56,14 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 @dataclass
 class Row:
-    """One decoding row: prompt ids in, generated ids out."""
+    """One decoding row: prompt ids in, generated ids out. The first `head` ids are likely to be shared with other rows."""
 
     ticket: int
     ids: list[int]
     sampling: Sampling
     seed: int
     opened: bool = False
+    head: int = 0
     out: list[int] = field(default_factory=list)
     generator: torch.Generator | None = None
 
@@ -129,6 +131,7 @@ class Decoder:
         self._shared = _Shared(slots, model.device)
         self._layers = [_SlotLayer(self._shared) for _ in range(model.config.get_text_config().num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
+        self._heads: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._last = torch.zeros(slots, dtype=torch.long, device=model.device)
 
     @property
@@ -157,11 +160,26 @@ class Decoder:
     def _prefill(self, slot: int, row: Row) -> torch.Tensor:
         if row.sampling.temperature > 0:
             row.generator = torch.Generator(device=self.model.device).manual_seed(row.seed)
-        ids = torch.tensor([row.ids], device=self.model.device)
-        out = self.model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1)
+        # A row with a head is always read in two pieces, whether its head is at hand or not, so that its numbers never depend on it.
+        cache = self._head(tuple(row.ids[: row.head])) if row.head else DynamicCache()
+        ids = torch.tensor([row.ids[row.head :]], device=self.model.device)
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for layer, filled in zip(self._layers, out.past_key_values.layers, strict=True):
             layer.fill(slot, filled.keys, filled.values, self.slots)
         return out.logits[0, -1]  # type: ignore[no-any-return]
+
+    def _head(self, ids: tuple[int, ...]) -> DynamicCache:
+        """A fresh cache filled with the key-values of a shared prompt head; the last few heads are kept."""
+        if ids not in self._heads:
+            tokens = torch.tensor([ids], device=self.model.device)
+            filled = self.model(input_ids=tokens, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1)
+            self._heads[ids] = [(layer.keys, layer.values) for layer in filled.past_key_values.layers]
+            if len(self._heads) > HEADS:
+                del self._heads[next(iter(self._heads))]
+        cache = DynamicCache()
+        for i, (keys, values) in enumerate(self._heads[ids]):
+            cache.update(keys, values, i)
+        return cache
 
     def _decode(self) -> list[tuple[Row, Reply]]:
         shared, device = self._shared, self.model.device
@@ -185,8 +203,7 @@ class Decoder:
         greedy = logits.argmax(-1).tolist()
         ended = []
         for slot, row in list(self.active.items()):
-            token = greedy[slot] if row.sampling.temperature == 0 else pick(logits[slot], row)
-            done = self._accept(slot, row, token)
+            done = self._accept(slot, row, greedy[slot] if row.sampling.temperature == 0 else pick(logits[slot], row))
             if done is not None:
                 ended.append(done)
         return ended
@@ -207,8 +224,11 @@ def pick(logits: torch.Tensor, row: Row) -> int:
     if row.sampling.temperature == 0:
         return int(logits.argmax())
     probabilities = (logits.float() / row.sampling.temperature).softmax(-1)
+    draw = torch.rand((), generator=row.generator, device=logits.device)
     if row.sampling.top_p < 1:
-        ordered, index = probabilities.sort(descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= row.sampling.top_p] = 0
-        return int(index[torch.multinomial(ordered, 1, generator=row.generator)])
-    return int(torch.multinomial(probabilities, 1, generator=row.generator))
+        probabilities, index = probabilities.sort(descending=True)
+        sums = probabilities.cumsum(-1)
+        mass = sums[sums - probabilities < row.sampling.top_p]
+        return int(index[min(int(torch.searchsorted(mass, draw * mass[-1])), len(mass) - 1)])
+    sums = probabilities.cumsum(-1)
+    return min(int(torch.searchsorted(sums, draw * sums[-1])), len(sums) - 1)

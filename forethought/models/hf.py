@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from forethought.run import hash_file
 
 SLOTS = 32
 LONG_SLOTS = 2
+SHARED = 16
 SHORT = 1024
 Result = tuple[int, Reply | Logprobs | AskFailed]
 
@@ -60,11 +62,21 @@ class HFModel:
             self._choices.append((ticket, question, ids))
         else:
             opened = opens_thought(text.removesuffix(question.prefix) if question.prefix else text)
-            row = Row(ticket, ids, question.sampling, seed, opened)
+            row = Row(ticket, ids, question.sampling, seed, opened, self._head(question, ids))
             if not self.slotted:
                 self._singles.append(row)
             else:
                 self._decoders[SHORT if len(ids) + room <= SHORT else self.context].queue.append(row)
+
+    def _head(self, question: Question, ids: list[int]) -> int:
+        """How many ids come before the last turn's words: the system prompt and the demonstrations, which many asks share."""
+        last = question.messages[-1]
+        other = last.model_copy(update={"content": "0" if last.content[:1] != "0" else "1"})
+        bare = encode_prompt(
+            self.tokenizer, self.render(replace(question, messages=(*question.messages[:-1], other), prefix=""))
+        )
+        same = next((i for i, (a, b) in enumerate(zip(ids, bare, strict=False)) if a != b), 0)
+        return same if same >= SHARED else 0
 
     def step(self) -> list[Result]:
         done, self._failed = self._failed, []
@@ -160,7 +172,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     weights = (
         weights_hash(name, adapter) if local else f"{name}@{model.config._commit_hash}:{weights_hash(None, adapter)}"
     )
-    identity = digest(weights, dtype, device, "slots-1")
+    identity = digest(weights, dtype, device, "slots-2")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 

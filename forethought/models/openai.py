@@ -80,9 +80,10 @@ class OpenAIModel:
 
     def close(self) -> None:
         async def stop() -> None:
-            for task in asyncio.all_tasks():
-                if task is not asyncio.current_task():
-                    task.cancel()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._client.aclose()
 
         asyncio.run_coroutine_threadsafe(stop(), self._loop).result(timeout=10)
@@ -174,7 +175,8 @@ def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
         text = text[len(prefix) :]
     usage = payload.get("usage") or {}
     return Reply(
-        text=text,
+        # A token cut in half can leave half a surrogate pair, which no file can hold.
+        text=text.encode("utf-8", "replace").decode("utf-8"),
         stop="length" if stop == "length" else "stop",
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,

@@ -1,22 +1,26 @@
 """`scripted:` a model that follows a script. A real backend, used by tests and the documentation.
 
 A script is a YAML file of rules tried in order: `- when: REGEX` (searched in the last user turn), `say: TEXT` (with `{text}` for that
-turn), optional `stop: length`, `fail: KIND` or `die: true`. Without `when` a rule always fits. Shipped scripts: `echo`, `refuse`, `comply`.
+turn), optional `stop: length`, `fail: KIND`, `die: true` or `wait: SECONDS`. Without `when` a rule always fits.
+Shipped scripts: `echo`, `refuse`, `comply`.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
+from pydantic import Field, TypeAdapter, ValidationError
 
 from forethought.chat import with_system
+from forethought.config import describe_validation, read_yaml
 from forethought.errors import AskFailed, ForethoughtError, nearest
 from forethought.flow import Ask, Logprobs, Question
-from forethought.records import Reply, digest
+from forethought.records import Record, Reply, digest
 
 SHIPPED: dict[str, list[dict[str, Any]]] = {
     "echo": [{"say": "{text}"}],
@@ -28,6 +32,17 @@ SHIPPED: dict[str, list[dict[str, Any]]] = {
 Say = Callable[[Ask], Reply | AskFailed]
 
 
+class Rule(Record):
+    """One rule of a script."""
+
+    when: re.Pattern[str] = re.compile("")
+    say: str = ""
+    stop: Literal["stop", "length"] = "stop"
+    fail: str | None = None
+    die: bool = False
+    wait: float = Field(default=0, ge=0)
+
+
 class ScriptedModel:
     """Answers each ask with `say(ask)`; `Choose` prefers the option that `say`'s text names, else the first."""
 
@@ -35,7 +50,7 @@ class ScriptedModel:
         self.identity = f"scripted:{name}"
         self._say = say
         self._system = system
-        self._queue: list[tuple[int, Question]] = []
+        self._queue: deque[tuple[int, Question]] = deque()
         self.asked: list[Question] = []
 
     def fingerprint(self, question: Question) -> str:
@@ -46,8 +61,12 @@ class ScriptedModel:
         self.asked.append(question)
 
     def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
-        queue, self._queue = self._queue, []
-        return [(ticket, self._reply(question)) for ticket, question in queue]
+        done, start = [], time.monotonic()
+        # A slow script hands over what there is, as a server would.
+        while self._queue and time.monotonic() - start < 0.01:
+            ticket, question = self._queue.popleft()
+            done.append((ticket, self._reply(question)))
+        return done
 
     def close(self) -> None:
         self._queue.clear()
@@ -70,26 +89,31 @@ def load_scripted(name: str, system: str | None = None) -> ScriptedModel:
     path = Path(name)
     if not path.is_file():
         raise ForethoughtError(f"no script '{name}'.{nearest(name, SHIPPED)}")
-    text = path.read_text(encoding="utf-8")
-    rules = yaml.safe_load(text)
+    text = path.read_bytes()
+    rules = read_yaml(name, text)
     if not isinstance(rules, list) or not all(isinstance(r, dict) for r in rules):
         raise ForethoughtError(f"'{name}' is not a script: it must be a YAML list of rules.")
-    return ScriptedModel(follow(rules), digest(text), system)
+    return ScriptedModel(follow(rules), digest(text.decode("utf-8")), system)
 
 
 def follow(rules: list[dict[str, Any]]) -> Say:
-    """The behaviour a list of rules describes."""
+    """The behaviour a list of rules describes. Raises ForethoughtError for a rule that cannot be read."""
+    try:
+        script = TypeAdapter(tuple[Rule, ...]).validate_python(rules)
+    except ValidationError as error:
+        raise ForethoughtError(f"script: {describe_validation(error, Rule)}") from error
 
     def say(ask: Ask) -> Reply | AskFailed:
         text = next((m.content for m in reversed(ask.messages) if m.role == "user"), "")
-        for rule in rules:
-            if "when" not in rule or re.search(rule["when"], text, re.IGNORECASE | re.DOTALL):
-                if rule.get("die"):
+        for rule in script:
+            if re.search(rule.when.pattern, text, re.IGNORECASE | re.DOTALL):
+                time.sleep(rule.wait)
+                if rule.die:
                     raise ForethoughtError("the scripted server is down (its script says so).")
-                if "fail" in rule:
-                    return AskFailed(rule["fail"], "the script says so")
-                said = str(rule.get("say", "")).replace("{text}", text)
-                return Reply(text=said, stop=rule.get("stop", "stop"), completion_tokens=len(said.split()))
+                if rule.fail is not None:
+                    return AskFailed(rule.fail, "the script says so")
+                said = rule.say.replace("{text}", text)
+                return Reply(text=said, stop=rule.stop, completion_tokens=len(said.split()))
         return AskFailed("bad_reply", "no rule of the script fits")
 
     return say

@@ -1,6 +1,7 @@
-"""Figures as SVG strings: pure functions over rates. Colours are the page's CSS variables, chosen by class `m0`, `m1`, ...
+"""Figures as SVG strings, and numbers as text: pure functions over rates.
 
-Every text put into a figure is escaped here; a rate that nothing was scored for draws no mark.
+Colours are the page's CSS variables, chosen by class `m0`, `m1`, ... Every text put into a figure is escaped here; a
+rate that nothing was scored for draws no mark.
 """
 
 from __future__ import annotations
@@ -63,6 +64,19 @@ def percent(value: float | None) -> str:
     return f"{whole}%"
 
 
+def span(low: float | None, high: float | None) -> str:
+    """Two shares as `12–40%`; empty where there are none."""
+    return "" if low is None or high is None else f"{round(100 * low)}–{round(100 * high)}%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `48 s`, `12 min` or `1.6 h`."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    return f"{round(whole / 60)} min" if whole < 5400 else f"{whole / 3600:.1f} h"
+
+
 def marker(index: int, x: float, y: float, r: float) -> str:
     """A filled mark of about equal area in each of the shapes: circle, square, triangle, diamond, triangle down."""
     shape = index % SHAPES
@@ -88,7 +102,7 @@ def badge(index: int, size: int = 14) -> str:
 
 
 def strip(rate: Rate, index: int, width: int = 120) -> str:
-    """A rate on a line from 0 to 100%: pale band for the bounds of the unscored, bar for the 95% interval, mark for the value."""
+    """A rate on a line from 0 to 100%: pale band for the bounds, bar for the 95% interval, mark for the value."""
     height, pad = 16, 7
     middle, span = height / 2, width - 2 * pad
 
@@ -118,29 +132,31 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _candidates(x: float, y: float, width: float) -> Iterable[Label]:
-    """Places around a mark, the nearest and most readable first."""
-    for gap in (13.0, 26.0, 44.0, 66.0):
-        far = gap > 26
-        for dx, dy in ((1, -0.75), (1, 0.75), (-1, -0.75), (-1, 0.75), (0, -1.1), (0, 1.1), (1, 0), (-1, 0)):
-            left = x + gap * dx if dx > 0 else x + gap * dx - width if dx < 0 else x - width / 2
-            yield Label(left, y + (gap + 3) * dy, width, far)
+    """Places around a mark, the nearest first: on either side, then above and below."""
+    for step in range(8):
+        rise, aside, far = 10 + 18 * step, 13 + 3 * step, step > 1
+        for left in (x + aside, x - aside - width):
+            yield Label(left, y - rise, width, far)
+            yield Label(left, y + rise, width, far)
+        yield Label(x - width / 2, y - rise - 9, width, far)
+        yield Label(x - width / 2, y + rise + 9, width, far)
 
 
 def place(marks: Sequence[tuple[float, float, float]], lines: Sequence[Box], frame: Box) -> list[Label]:
     """A label for each mark (x, y, label width), off the other labels and marks, off the whiskers where it can be.
 
-    Greedy in the order given: of the candidates around a mark the first with the least overlap wins, so it is deterministic.
+    Greedy in the order given, so deterministic: the first candidate around a mark with the least overlap wins.
     """
     spots = [(x - 9, y - 9, x + 9, y + 9) for x, y, _ in marks]
     placed: list[Label] = []
-    for x, y, width in marks:
 
-        def cost(label: Label) -> float:
-            outside = width * LINE - _overlap(label.box, frame)
-            clash = sum(_overlap(label.box, b) for b in [*spots, *(p.box for p in placed)])
-            return 20 * outside + 8 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
+    def cost(label: Label) -> float:
+        outside = label.width * LINE - _overlap(label.box, frame)
+        clash = sum(_overlap(label.box, b) for b in [*spots, *(p.box for p in placed)])
+        return 20 * outside + 8 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
 
-        placed.append(min(_candidates(x, y, width), key=cost))
+    for mark in marks:
+        placed.append(min(_candidates(*mark), key=cost))
     return placed
 
 
@@ -150,7 +166,8 @@ def _axes(frame: Box, x_title: str, y_title: str) -> list[str]:
     stops = '<stop class="near" offset="0"/><stop class="away" offset="1"/>'
     parts = [
         f'<radialGradient id="{fade}" cx="0" cy="1" r="0.75">{stops}</radialGradient>',
-        f'<rect fill="url(#{fade})" x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(bottom - top)}"/>',
+        f'<rect fill="url(#{fade})" x="{_n(left)}" y="{_n(top)}" '
+        f'width="{_n(right - left)}" height="{_n(bottom - top)}"/>',
     ]
     for value in (0, 25, 50, 75, 100):
         x, y = left + (right - left) * value / 100, bottom - (bottom - top) * value / 100
@@ -167,22 +184,31 @@ def _axes(frame: Box, x_title: str, y_title: str) -> list[str]:
     return parts
 
 
-def _whiskers(point: Point, x: float, y: float, box: Box) -> list[Box]:
+def _whiskers(point: Point, x: float, y: float, box: Box) -> tuple[Box, Box]:
     left, top, right, bottom = box
     wide, high = right - left, bottom - top
-    assert point.x.low is not None and point.x.high is not None and point.y.low is not None and point.y.high is not None
-    return [
-        (left + wide * point.x.low, y - 1, left + wide * point.x.high, y + 1),
-        (x - 1, bottom - high * point.y.high, x + 1, bottom - high * point.y.low),
-    ]
+    flat = (left + wide * (point.x.low or 0), y - 1, left + wide * (point.x.high or 0), y + 1)
+    tall = (x - 1, bottom - high * (point.y.high or 0), x + 1, bottom - high * (point.y.low or 0))
+    return flat, tall
 
 
 def _shorten(name: str) -> str:
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
+def _named(point: Point, x: float, y: float, label: Label, name: str) -> str:
+    """A mark, its name, and a line between them where the name stands far off."""
+    left, right = label.left, label.left + label.width
+    anchor, at = ("start", left) if left >= x else ("end", right) if right <= x else ("middle", (left + right) / 2)
+    end = min(max(x, left), right)
+    lead = f'<path class="lead" d="M{_n(x)} {_n(y)}L{_n(end)} {_n(label.middle)}"/>' if label.far else ""
+    mark = f'<g class="{colour(point.index)}">{marker(point.index, x, y, 7)}</g>'
+    text = f'<text class="name" x="{_n(at)}" y="{_n(label.middle + 4.5)}" text-anchor="{anchor}">{escape(name)}</text>'
+    return lead + mark + text
+
+
 def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 720, height: int = 460) -> str:
-    """One mark a model with 95% whiskers both ways, both axes 0 to 100%. A point with a rate that has no score is not drawn."""
+    """One mark a model with 95% whiskers both ways, both axes 0 to 100%. A point without a score is not drawn."""
     frame: Box = (48.0, 32.0, width - 18.0, height - (52.0 if width > 470 else 70.0))
     left, top, right, bottom = frame
     drawn = [p for p in points if p.x.value is not None and p.y.value is not None]
@@ -196,16 +222,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 72
         bars = f"M{_n(flat[0])} {_n(y)}H{_n(flat[2])}M{_n(x)} {_n(tall[1])}V{_n(tall[3])}"
         parts.append(f'<path class="whisker {colour(point.index)}" d="{bars}"/>')
     for point, (x, y), label, name in zip(drawn, at, labels, names, strict=True):
-        end = label.left if label.left > x else label.left + label.width if label.left + label.width < x else x
-        lead = f'<path class="lead" d="M{_n(x)} {_n(y)}L{_n(end)} {_n(label.middle)}"/>' if label.far else ""
-        anchor, tx = ("start", label.left) if label.left >= x else ("end", label.left + label.width)
-        if label.left < x < label.left + label.width:
-            anchor, tx = "middle", label.left + label.width / 2
-        mark = f'<g class="{colour(point.index)}">{marker(point.index, x, y, 7)}</g>'
-        text = (
-            f'<text class="name" x="{_n(tx)}" y="{_n(label.middle + 4.5)}" text-anchor="{anchor}">{escape(name)}</text>'
-        )
-        parts.append(lead + mark + text)
+        parts.append(_named(point, x, y, label, name))
     spoken = escape(
         "; ".join(f"{p.name}: {percent(p.y.value)} {y_title}, {percent(p.x.value)} {x_title}" for p in drawn)
     )

@@ -1,6 +1,7 @@
-"""The report as one HTML page that loads nothing: `render(data)`. Layout is in page.html.j2, page.css and page.js beside this file.
+"""The report as one HTML page that loads nothing: `render(data)`. Its layout is in page.html.j2, page.css and page.js.
 
-Numbers come from the cells, never from the transcripts, which may be a part of what was run; only the spread of tokens needs both.
+Numbers come from the cells, never from the transcripts, which may be a part of what was run; the spread of tokens needs
+all of both.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def render(data: ReportData) -> str:
         "sections": [_section(data, judge) for judge in judges],
         "options": _options(data),
         "total": len(data.transcripts),
+        "attempts": sum(c.attempts for c in data.cells if c.judge == judges[0]),
         "sample": [group for group in groups if group["label"] != "harmful"][:SAMPLE],
         "payload": Markup(_payload({"models": [clean(m.name) for m in data.models], "groups": groups})),
         "small_n": SMALL_N,
@@ -71,7 +73,7 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=final
     )
-    environment.filters |= {"pct": figures.percent, "span": _span, "duration": _duration}
+    environment.filters |= {"pct": figures.percent, "span": figures.span, "duration": figures.duration}
     environment.globals |= {"badge": _drawn(figures.badge), "strip": _drawn(figures.strip), "colour": figures.colour}
     return environment
 
@@ -96,18 +98,6 @@ def _payload(value: Any) -> str:
     for mark in "<>&":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
-
-
-def _span(low: float | None, high: float | None) -> str:
-    """Two shares as `12–40%`."""
-    return "" if low is None or high is None else f"{round(100 * low)}–{round(100 * high)}%"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    return f"{round(whole / 60)} min" if whole < 5400 else f"{whole / 3600:.1f} h"
 
 
 def _select(data: ReportData, judge: str, label: Label, direct: bool, model: str | None = None) -> list[Cell]:
@@ -149,12 +139,21 @@ def _model(data: ReportData, index: int) -> View:
     return {"card": card, "index": index, "kept": kept, "rejected": rejected}
 
 
+def _shared(data: ReportData, judge: str) -> list[str]:
+    """The attacks on harmful prompts that every attacked model was sent: pooling others would compare unlike sums."""
+    sent: dict[str, set[str]] = defaultdict(set)
+    for cell in _select(data, judge, "harmful", False):
+        sent[cell.model].add(cell.attack)
+    return sorted(set.intersection(*sent.values())) if sent else []
+
+
 def _headline(data: ReportData, judge: str) -> View:
-    points, cards = [], []
+    shared, points, cards = _shared(data, judge), [], []
     for index, model in enumerate(data.models):
 
         def total(label: Label, direct: bool, kind: str, name: str = model.name) -> Rate:
-            return pooled(getattr(c, kind) for c in _select(data, judge, label, direct, name))
+            chosen = _select(data, judge, label, direct, name)
+            return pooled(getattr(c, kind) for c in chosen if direct or c.attack in shared)
 
         attacked, over = total("harmful", False, "not_refused"), total("borderline", True, "refused")
         points.append(figures.Point(clean(model.name), index, over, attacked))
@@ -165,15 +164,16 @@ def _headline(data: ReportData, judge: str) -> View:
         ]
         big = [("Not refused under attack", "harmful requests, attacks pooled", attacked)]
         big.append(("Over-refusal on borderline", "refused, asked directly", over))
-        cards.append(
-            {"index": index, "model": model, "big": big, "rest": rest, "tokens": _tokens(data, judge, model.name)}
-        )
+        tokens = _tokens(data, judge, model.name)
+        cards.append({"index": index, "model": model, "big": big, "rest": rest, "tokens": tokens})
+    drawn = [p for p in points if p.x.value is not None and p.y.value is not None]
     return {
         "judge": judge,
         "cards": cards,
-        "read": next((p for p in points if p.x.value is not None and p.y.value is not None), None),
-        "left_out": [p.name for p in points if p.x.value is None or p.y.value is None],
-        "attacks": len({c.attack for c in _select(data, judge, "harmful", False)}),
+        "read": drawn[0] if drawn else None,
+        "left_out": [p.name for p in points if p not in drawn],
+        "shared": shared,
+        "unshared": sorted({c.attack for c in _select(data, judge, "harmful", False)} - set(shared)),
         "wide": Markup(figures.scatter(points, X_TITLE, Y_TITLE)),
         "narrow": Markup(figures.scatter(points, X_TITLE, Y_TITLE, 360, 390)),
     }
@@ -184,13 +184,10 @@ def _tokens(data: ReportData, judge: str, model: str) -> View:
     cells = [c for c in data.cells if c.judge == judge and c.model == model]
     n = sum(c.attempts for c in cells)
     mean = sum(c.tokens * c.attempts for c in cells) / n if n else None
-    lengths = [t.attempt.completion_tokens for t in data.transcripts if t.model == model and _applies(t.attempt)]
+    answered = [t.attempt for t in data.transcripts if t.model == model]
+    lengths = [a.completion_tokens for a in answered if not (a.error or "").startswith("not_applicable")]
     half = Z95 * stdev(lengths) / math.sqrt(n) if n > 1 and len(lengths) == n else None
     return {"mean": mean, "n": n, "half": half}
-
-
-def _applies(attempt: Attempt) -> bool:
-    return not (attempt.error or "").startswith("not_applicable")
 
 
 def _section(data: ReportData, judge: str) -> View:
@@ -285,7 +282,7 @@ def _sent(attempt: Attempt) -> list[list[str]]:
 
 def _answer(transcript: Transcript, place: int) -> View:
     attempt = transcript.attempt
-    full: View = {
+    return {
         "m": place,
         "status": attempt.status or "error",
         "cut": attempt.stop == "length",
@@ -295,7 +292,6 @@ def _answer(transcript: Transcript, place: int) -> View:
         "error": clean(attempt.error or ""),
         "verdicts": [_verdict(v) for v in transcript.verdicts],
     }
-    return full
 
 
 def _verdict(verdict: Verdict) -> View:

@@ -1,4 +1,4 @@
-"""Synthesizers: one file each, one line in SYNTHESIZERS. A factory takes a policy and options and returns `Prompt -> Flow[Example | Rejected]`."""
+"""Synthesizers: one file each, one line in SYNTHESIZERS. A factory takes a policy and options and returns a Synthesizer."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = 
         messages = (Message(role="system", content=system), *messages)
     reply = yield Ask("target", messages, sampling=Sampling(max_tokens=max_tokens))
     assert isinstance(reply, Reply)
-    answer = split(reply.text).answer
+    answer = split(reply.text, reply.opened).answer
     if reply.stop == "length":
         answer = whole_sentences(answer)
     if not answer:

@@ -212,7 +212,8 @@ class Watch(TrainerCallback):
             return
         if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
             raise ForethoughtError(
-                f"the loss is not finite at step {state.global_step}. Lower learning_rate; the last checkpoint is kept in {args.output_dir}."
+                f"the loss is not finite at step {state.global_step}. Lower learning_rate; "
+                f"the last checkpoint is kept in {args.output_dir}."
             )
         if self.bar is not None:
             self.bar.advance(state.global_step - self.bar.done, f"loss {logs['loss']:.3f}")

@@ -1,0 +1,71 @@
+"""Imports go up the list only; the core and the report never import torch. See DESIGN, Layout."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "forethought"
+LAYERS = [
+    ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["refusals"], ["policy"],
+    ["progress"], ["models"], ["data"], ["synth", "train", "attacks", "judges"], ["analysis"], ["report"], ["talk", "stages"],
+    ["cli"],
+]  # fmt: skip
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
+# Loaded only by whoever has decided to run weights.
+WEIGHTS = {"models/hf.py", "models/decode.py", "train/sft.py"}
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT / "policies")
+
+
+def imports(path: Path, everywhere: bool = True) -> Iterator[str]:
+    """Absolute names a file imports; without `everywhere` only at the top, not inside functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if not everywhere and node in inner:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_every_file_has_a_layer() -> None:
+    assert {layer(p) for p in FILES} - {"__init__", "__main__"} == set(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_up_only(path: Path) -> None:
+    own = layer(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "forethought" or len(parts) == 1 or parts[1] not in RANK or own == "__main__":
+            continue
+        other = parts[1]
+        assert other == own or RANK[other] < RANK[own], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_files_of_weights_import_torch_at_the_top(path: Path) -> None:
+    top = {name.split(".")[0] for name in imports(path, everywhere=False)}
+    if str(path.relative_to(ROOT)) not in WEIGHTS:
+        assert not top & HEAVY
+    if own_is_report := layer(path) in ("report", "analysis"):
+        assert not {name.split(".")[0] for name in imports(path)} & HEAVY, own_is_report
+
+
+def test_the_check_sees_a_wrong_import(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("import torch.nn\nfrom forethought import stages\ndef f():\n    import peft\n")
+    assert set(imports(file)) == {"torch.nn", "forethought", "forethought.stages", "peft"}
+    assert "peft" not in set(imports(file, everywhere=False))
