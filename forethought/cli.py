@@ -44,11 +44,11 @@ def main() -> None:
     # A `module:function` of the working directory is found, as with python -m.
     sys.path.append("")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except ForethoughtError as error:
         _stop(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _stop("stopped. What was done is kept: run the same command again to go on.", 130)
+        code = 130
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except MemoryError:
@@ -57,6 +57,10 @@ def main() -> None:
         if hasattr(error, "format_message"):  # click's own usage errors
             _stop(error.format_message(), 2)
         raise
+    # Some versions of typer raise for Ctrl-C, some return its exit code.
+    if code == 130:
+        _stop("stopped. What was done is kept: run the same command again to go on.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.callback(invoke_without_command=True)
@@ -165,7 +169,7 @@ def train(
     except ValidationError as error:
         raise ForethoughtError(describe_validation(error, TrainConfig)) from error
     print(f"train: {config.model_dump()}")
-    done = stages.train(out, Path(config.data), model, config, seed=seed, overwrite=overwrite)
+    done = stages.train(out, model, config, seed=seed, overwrite=overwrite)
     for key, number in done.info["metrics"].items():
         print(f"  {key}: {number}")
     _wrote(done.path, f"forethought chat {done.path}")
@@ -178,8 +182,8 @@ def attack(
     data: Data = "starter:test",
     out: Out = Path("runs/attack"),
     take: Take = "harmful=24,benign=24,borderline=32,sensitive=16",
-    max_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     system: System = None,
     column: Columns = None,
     value: Values = None,
@@ -290,7 +294,7 @@ def report(
 def chat(
     model: Annotated[str, typer.Argument(help="A training run, or any model.")],
     system: System = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 256,
 ) -> None:
     """Talk to a model and see its reasoning. An empty line or Ctrl-D ends.
 
@@ -357,7 +361,7 @@ def policy_check(name: Annotated[str, typer.Argument(help="A shipped policy, or 
 
 def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool) -> None:
     from forethought.config import find_experiment, load_experiment
-    from forethought.stages import run_experiment
+    from forethought.pipeline import run_experiment
 
     experiment = load_experiment(find_experiment(name), overrides)
     print(f"{experiment.name}: {experiment.about}\n{experiment.model_dump_json(exclude_defaults=True)}")

@@ -40,10 +40,14 @@ class SynthConfig(Record):
 
 
 class TrainConfig(Record):
-    """A model to train. `batch_size` is rows an optimizer step; `lora_rank` 0 trains all weights; `validation` is the share of rows
-    (whole topics) held out for the validation loss; `warmup` a share of the steps."""
+    """A model to train on the synthesis `data`, only on prompts that those in `match` kept too.
+
+    `batch_size` is rows an optimizer step; `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held
+    out for the validation loss; `warmup` is a share of the steps.
+    """
 
     data: str
+    match: tuple[str, ...] = ()
     method: str = "sft"
     epochs: float = Field(default=2, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from forethought.attacks import Attack, load_attack
 from forethought.chat import OPEN, split
-from forethought.config import AttackConfig, Experiment, ModelConfig, TrainConfig
-from forethought.errors import AskFailed, ForethoughtError
+from forethought.config import AttackConfig, ModelConfig, TrainConfig
+from forethought.errors import AskFailed
 from forethought.flow import Ask, Done, Flow, Job, Model, run_flows
 from forethought.judges import JUDGES, Judge
 from forethought.models import check_spec, load_model
@@ -81,15 +81,19 @@ def synth(
     return run
 
 
-def train(out: Path, data: Path, model: str, config: TrainConfig, *, seed: int = 0, overwrite: bool = False) -> Run:
-    """Fine-tune `model` on the examples of a synthesis run; the run's `model/` then loads in plain peft and transformers."""
-    source = read_run(data, "synth")
-    settings = {**config.model_dump(), "model": model, "data": str(data)}
+def train(out: Path, model: str, config: TrainConfig, *, seed: int = 0, overwrite: bool = False) -> Run:
+    """Fine-tune `model` on the examples of a synthesis run; the run's `model/` then loads in plain peft and transformers.
+
+    `config.data` and `config.match` are paths of synthesis runs here.
+    """
+    source, others = read_run(config.data, "synth"), [read_run(path, "synth") for path in config.match]
+    settings = {**config.model_dump(mode="json"), "model": model}
+    hashes = {"data": run_hash(source), **{f"match {i}": run_hash(other) for i, other in enumerate(others)}}
     run = open_run(
         out,
         "train",
         settings,
-        {"data": run_hash(source), **weights_of(ModelConfig(name=model))},
+        {**hashes, **weights_of(ModelConfig(name=model))},
         seed=seed,
         overwrite=overwrite,
     )
@@ -240,46 +244,6 @@ def judge(
     return run
 
 
-def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None], overwrite: bool = False) -> Path:
-    """The whole pipeline of an experiment file under `root/NAME`; finished stages are skipped. Returns the report's path."""
-    from forethought.data import load_prompts
-    from forethought.policy import load_policy
-    from forethought.report.gather import write_report
-
-    home, seed = root / experiment.name, experiment.seed
-    policy = load_policy(experiment.policy)
-    data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
-    _check_plan(experiment, data, policy)
-    base = ModelConfig(name=experiment.model)
-    for name, s in experiment.synth.items():
-        say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
-        teacher = ModelConfig(name=s.teacher) if s.teacher else None
-        made = synth(
-            home / "synth" / name, s.method, data[s.prompts], policy, base, teacher, seed=seed, overwrite=overwrite
-        )
-        say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
-    for name, t in experiment.train.items():
-        say(f"train {name}: {t.method} on {t.data}")
-        done = train(
-            home / "train" / name, home / "synth" / t.data, experiment.model, t, seed=seed, overwrite=overwrite
-        )
-        say(
-            f"  loss {done.info['metrics']['train_loss']:.3f}, validation {done.info['metrics']['validation_loss']:.3f} -> {done.path}"
-        )
-    prompts = data[experiment.attack.prompts]
-    judged = {}
-    for name, target in experiment.targets.items():
-        spec = str(home / "train" / target.name) if target.name in experiment.train else target.name
-        where = target.model_copy(update={"name": spec})
-        say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
-        unload()
-        tried = attack(home / "attack" / name, where, prompts, experiment.attack, seed=seed, overwrite=overwrite)
-        spoken = judge(home / "judge" / name, tried.path, experiment.judge.judges, seed=seed, overwrite=overwrite)
-        say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
-        judged[name] = spoken.path
-    return write_report(home / "report.html", judged, title=experiment.name, about=experiment.about)
-
-
 def weights_of(*models: ModelConfig) -> dict[str, str]:
     """Content hashes of the training runs among the models, to tie a run to the weights it used. Unknown models are errors."""
     for model in models:
@@ -337,24 +301,3 @@ def cache_path(run: Path) -> Path:
     """The reply cache that runs under the same `runs` directory share; beside the run where there is none of that name."""
     home = next((p for p in run.absolute().parents if p.name == "runs"), run.absolute().parent)
     return home / ".cache" / "replies.sqlite"
-
-
-def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
-    """Every name an experiment refers to exists, before hours are spent."""
-    for name, s in experiment.synth.items():
-        _known(f"synth.{name}.prompts", s.prompts, data)
-        resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
-    for name, t in experiment.train.items():
-        _known(f"train.{name}.data", t.data, experiment.synth)
-    _known("attack.prompts", experiment.attack.prompts, data)
-    for spec in experiment.attack.attacks:
-        load_attack(spec)
-    for spec in experiment.judge.judges:
-        resolve("judge", JUDGES, spec)
-
-
-def _known(key: str, name: str, known: Iterable[str]) -> None:
-    from forethought.errors import nearest
-
-    if name not in known:
-        raise ForethoughtError(f"'{key}' names '{name}', which this experiment does not have.{nearest(name, known)}")

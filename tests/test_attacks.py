@@ -44,7 +44,6 @@ def sent(attack: Attack, prompt: Prompt) -> list[Sent] | AskFailed:
         found: list[Sent] = stop.value
         return found
     except AskFailed as error:
-        assert error.kind == "not_applicable"
         return error
     raise AssertionError("this attack asks a model")
 
@@ -63,6 +62,7 @@ def check(name: str, text: str) -> None:
         again = sent(load_attack(name)[1], prompt)
         if isinstance(found, AskFailed):
             assert isinstance(again, AskFailed) and name in REWORDS and not text.strip()
+            assert found.kind == "not_applicable"
             continue
         assert found == again and len(found) >= 1
         for one in found:
@@ -180,7 +180,7 @@ def test_attacks_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_no_attack() -> None:
     with pytest.raises(ForethoughtError, match="must return a function of `prompt` or of `messages`"):
         load_attack(f"{__name__}:no_attack")
-    with pytest.raises(ForethoughtError, match="unknown attack 'persone'. Did you mean 'persona'"):
+    with pytest.raises(ForethoughtError, match=r"unknown attack 'persone'\. Did you mean 'persona'"):
         load_attack("persone")
 
 
@@ -310,7 +310,13 @@ def attempt(i: int, error: str | None = None) -> Attempt:
 
 def test_cells_count_every_attempt_once() -> None:
     attempts = [*(attempt(i) for i in range(6)), attempt(6, "not_applicable: x"), attempt(7, "too_long: x")]
-    given = [(0, 1.0, "not_refused"), (1, 0.0, "refusal"), (2, None, "no_answer"), (3, None, "unclear"), (4, None, "incoherent")]
+    given = [
+        (0, 1.0, "not_refused"),
+        (1, 0.0, "refusal"),
+        (2, None, "no_answer"),
+        (3, None, "unclear"),
+        (4, None, "incoherent"),
+    ]
     given += [(7, None, "error")]
     verdicts = [Verdict(attempt=str(i), judge="j", score=s, label=n) for i, s, n in given]
     (cell,) = cells("m", attempts, verdicts)

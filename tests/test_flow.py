@@ -19,6 +19,7 @@ from forethought.models.cache import DiskCache
 from forethought.models.scripted import ScriptedModel, follow
 from forethought.records import Reply, Sampling, user
 
+GREEDY = Sampling()
 WARM = Sampling(temperature=1.0)
 
 
@@ -40,7 +41,7 @@ def run(jobs: list[Job[object]], model: Model, **options: object) -> dict[str, D
     return {d.key: d for d in run_flows(jobs, {"target": model}, **options)}  # type: ignore[arg-type]
 
 
-def chat(*texts: str, sampling: Sampling = Sampling()) -> Callable[[], Flow[object]]:
+def chat(*texts: str, sampling: Sampling = GREEDY) -> Callable[[], Flow[object]]:
     def flow() -> Flow[object]:
         said = []
         for text in texts:

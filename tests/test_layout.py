@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
     ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["refusals"], ["policy"],
-    ["progress"], ["models"], ["data"], ["synth", "train", "attacks", "judges"], ["analysis"], ["report"], ["talk", "stages"],
+    ["progress"], ["models"], ["data"], ["synth", "train", "attacks", "judges"], ["analysis"], ["report"], ["talk", "stages"], ["pipeline"],
     ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -74,7 +74,7 @@ def test_a_policy_of_ones_own(tmp_path: Path) -> None:
     assert policy.category("krise").name == "Krise"
     assert policy.intro == OURS["intro"]
     assert warnings(policy) == []
-    with pytest.raises(ForethoughtError, match="no category 'kriese'. Did you mean 'krise'"):
+    with pytest.raises(ForethoughtError, match=r"no category 'kriese'\. Did you mean 'krise'"):
         policy.category("kriese")
 
 
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_policy(tmp_path: Path, value: Any, said: str) -> N
 
 
 def test_no_such_policy() -> None:
-    with pytest.raises(ForethoughtError, match="neither a shipped policy nor a file. Did you mean 'default'"):
+    with pytest.raises(ForethoughtError, match=r"neither a shipped policy nor a file\. Did you mean 'default'"):
         load_policy("defualt")
 
 

@@ -76,7 +76,9 @@ def test_an_unfinished_run_goes_on_and_is_replaced_only_if_bare(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("content", [{"photo.jpg": "x"}, {"run.json": '{"name": "of another tool"}'}, {"run.json": "x"}])
+@pytest.mark.parametrize(
+    "content", [{"photo.jpg": "x"}, {"run.json": '{"name": "of another tool"}'}, {"run.json": "x"}]
+)
 def test_a_directory_that_is_no_run_is_never_deleted(tmp_path: Path, overwrite: bool, content: dict[str, str]) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -80,7 +80,8 @@ class OpenAIModel:
 
     def close(self) -> None:
         async def stop() -> None:
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            # Only our own: the tasks that a request makes to connect end with it.
+            tasks = [task for task in asyncio.all_tasks() if task.get_name() == "ask"]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -92,6 +93,8 @@ class OpenAIModel:
         self._loop.close()
 
     async def _answer(self, ticket: int, question: Question, seed: int) -> None:
+        if task := asyncio.current_task():
+            task.set_name("ask")
         try:
             async with self._slots:
                 outcome = await self._request(question, seed)
@@ -185,8 +188,12 @@ def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
 
 def load_openai(spec: str, system: str | None = None) -> OpenAIModel:
     """`MODEL@URL`, the URL ending in /v1; an API key is read from FORETHOUGHT_API_KEY or OPENAI_API_KEY."""
-    model, at, url = spec.rpartition("@")
-    if not at or not url.startswith(("http://", "https://")):
+    model, _, url = spec.rpartition("@")
+    try:
+        known = httpx.URL(url).scheme in ("http", "https")
+    except httpx.InvalidURL:
+        known = False
+    if not model or not known:
         raise ForethoughtError(
             f"cannot read 'openai:{spec}'. Write openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
         )

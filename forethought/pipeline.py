@@ -1,0 +1,81 @@
+"""A whole experiment file: data, synthesis, training, attacks on every target, judging, one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from forethought.attacks import load_attack
+from forethought.config import Experiment, ModelConfig
+from forethought.data import load_prompts
+from forethought.errors import ForethoughtError, nearest
+from forethought.judges import JUDGES
+from forethought.models import check_spec
+from forethought.policy import Policy, load_policy
+from forethought.records import Prompt
+from forethought.registry import parse_spec, resolve
+from forethought.report.gather import write_report
+from forethought.stages import attack, judge, synth, train, unload
+from forethought.synth import SYNTHESIZERS
+from forethought.train import METHODS
+
+
+def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None], overwrite: bool = False) -> Path:
+    """The whole pipeline of an experiment file under `root/NAME`; finished stages are skipped. Returns the report's path."""
+    home, seed = root / experiment.name, experiment.seed
+    policy = load_policy(experiment.policy)
+    data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
+    _check_plan(experiment, data, policy)
+    base = ModelConfig(name=experiment.model)
+    for name, s in experiment.synth.items():
+        say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
+        teacher = ModelConfig(name=s.teacher) if s.teacher else None
+        made = synth(
+            home / "synth" / name, s.method, data[s.prompts], policy, base, teacher, seed=seed, overwrite=overwrite
+        )
+        say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
+    for name, t in experiment.train.items():
+        say(f"train {name}: {t.method} on {t.data}")
+        paths = {"data": str(home / "synth" / t.data), "match": tuple(str(home / "synth" / m) for m in t.match)}
+        done = train(
+            home / "train" / name, experiment.model, t.model_copy(update=paths), seed=seed, overwrite=overwrite
+        )
+        found = done.info["metrics"]
+        say(f"  loss {found['train_loss']:.3f}, validation {found['validation_loss']:.3f} -> {done.path}")
+    prompts = data[experiment.attack.prompts]
+    judged = {}
+    for name, target in experiment.targets.items():
+        spec = str(home / "train" / target.name) if target.name in experiment.train else target.name
+        where = target.model_copy(update={"name": spec})
+        say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
+        unload()
+        tried = attack(home / "attack" / name, where, prompts, experiment.attack, seed=seed, overwrite=overwrite)
+        spoken = judge(home / "judge" / name, tried.path, experiment.judge.judges, seed=seed, overwrite=overwrite)
+        say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
+        judged[name] = spoken.path
+    return write_report(home / "report.html", judged, title=experiment.name, about=experiment.about)
+
+
+def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
+    """Every name an experiment refers to exists, before hours are spent."""
+    for name, s in experiment.synth.items():
+        _known(f"synth.{name}.prompts", s.prompts, data)
+        resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
+    for name, t in experiment.train.items():
+        for source in (t.data, *t.match):
+            _known(f"train.{name}.data", source, experiment.synth)
+        if ":" not in t.method:
+            _known(f"train.{name}.method", parse_spec(t.method)[0], METHODS)
+    for target in (ModelConfig(name=experiment.model), *experiment.targets.values()):
+        if target.name not in experiment.train:
+            check_spec(target.name)
+    _known("attack.prompts", experiment.attack.prompts, data)
+    for spec in experiment.attack.attacks:
+        load_attack(spec)
+    for spec in experiment.judge.judges:
+        resolve("judge", JUDGES, spec)
+
+
+def _known(key: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise ForethoughtError(f"'{key}' names '{name}', which there is not.{nearest(name, known)}")

@@ -1,0 +1,184 @@
+"""Local decoding: right, and the same to the bit whatever else is in the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Ask, Choose, Done, Flow, Job, Logprobs, run_flows
+from forethought.models import load_model, locate_weights
+from forethought.models.hf import HFModel, load_hf
+from forethought.records import Message, Messages, Reply, Sampling, user
+
+TEXTS = [f"{word} " * n for n, word in enumerate("bake read walk plan draw sing row cook".split(), 1)]
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> HFModel:
+    return load_hf(str(tiny))
+
+
+def ask(messages: Messages, **options: object) -> Flow[Reply]:
+    reply = yield Ask("target", messages, **options)  # type: ignore[arg-type]
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def replies(model: HFModel, texts: list[str], **options: object) -> dict[str, Done[Reply]]:
+    jobs = [Job(t, lambda t=t: ask(user(t), **options)) for t in texts]
+    return {d.key: d for d in run_flows(jobs, {"target": model})}
+
+
+def test_greedy_matches_generate(model: HFModel) -> None:
+    """Token for token the same as transformers' own greedy decoding, row by row."""
+    found = replies(model, TEXTS, sampling=Sampling(max_tokens=24))
+    for text in TEXTS:
+        ids = torch.tensor(
+            [model.tokenizer(model.render(Ask("target", user(text))), add_special_tokens=False)["input_ids"]]
+        )
+        out = model.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        assert found[text].value is not None
+        assert found[text].value.text == model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_reply_does_not_depend_on_its_neighbours(model: HFModel, temperature: float) -> None:
+    """Alone, in a crowd, and in another order: identical. More rows than slots, so that slots are refilled."""
+    texts = [f"{a}{b}" for a in TEXTS for b in TEXTS]
+    sampling = Sampling(max_tokens=16, temperature=temperature)
+    crowd = replies(model, texts, sampling=sampling)
+    assert replies(model, texts[::-1], sampling=sampling) == crowd
+    for text in texts[:3]:
+        assert replies(model, [text], sampling=sampling)[text] == crowd[text]
+
+
+def test_a_shared_head_does_not_change_replies(tiny: Path) -> None:
+    """Rows with demonstrations in front read the shared part once; a fresh model gives the same replies in another order."""
+    shots = (Message(role="user", content="say a word " * 5), Message(role="assistant", content="bread"))
+    texts = ["one", "two words", "and three words"]
+
+    def run(model: HFModel, order: list[str]) -> dict[str, Done[Reply]]:
+        jobs = [Job(t, lambda t=t: ask((*shots, *user(t)), sampling=Sampling(max_tokens=12))) for t in order]
+        return {d.key: d for d in run_flows(jobs, {"target": model})}
+
+    assert run(load_hf(str(tiny)), texts) == run(load_hf(str(tiny)), texts[::-1])
+
+
+def test_sampling_repeats_by_seed_and_differs_between_samples(model: HFModel) -> None:
+    def flow() -> Flow[list[str]]:
+        said = []
+        for sample in range(3):
+            reply = yield Ask("target", user("go on"), sample=sample, sampling=Sampling(temperature=1.0, max_tokens=12))
+            assert isinstance(reply, Reply)
+            said.append(reply.text)
+        return said
+
+    first, again = (next(run_flows([Job("a", flow)], {"target": model}, seed=1)).value for _ in range(2))
+    other = next(run_flows([Job("a", flow)], {"target": model}, seed=2)).value
+    assert first == again != other
+    assert first is not None
+    assert len(set(first)) == 3
+
+
+def test_top_p_keeps_only_likely_tokens(model: HFModel) -> None:
+    greedy = replies(model, ["tip"], sampling=Sampling(max_tokens=8))["tip"].value
+    narrow = replies(model, ["tip"], sampling=Sampling(max_tokens=8, temperature=1.0, top_p=1e-6))["tip"].value
+    assert greedy is not None
+    assert narrow is not None
+    assert narrow.text == greedy.text
+
+
+def test_choose_scores_like_brute_force(model: HFModel) -> None:
+    options = (" yes", " no, never", " perhaps")
+    question = Choose("target", user("Is bread good?"), options, prefix="Answer:")
+
+    def flow() -> Flow[Logprobs]:
+        found = yield question
+        assert isinstance(found, Logprobs)
+        return found
+
+    found = next(run_flows([Job("c", flow)], {"target": model})).value
+    assert found is not None
+    prompt = model.tokenizer(model.render(question), add_special_tokens=False)["input_ids"]
+    for option, logprob in zip(options, found.logprobs, strict=True):
+        ids = model.tokenizer(option, add_special_tokens=False)["input_ids"]
+        logits = model.model(input_ids=torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+        expected = sum(float(logits[len(prompt) + i - 1, token]) for i, token in enumerate(ids))
+        assert logprob == pytest.approx(expected, abs=1e-4)
+
+
+def test_prefix_is_continued(model: HFModel) -> None:
+    """The reply after a prefix that is the model's own first words is the rest of what it says anyway."""
+    whole = replies(model, ["bake"], sampling=Sampling(max_tokens=10))["bake"].value
+    assert whole is not None
+    ids = model.tokenizer(whole.text, add_special_tokens=False)["input_ids"]
+    prefix = model.tokenizer.decode(ids[:4])
+    rest = replies(model, ["bake"], prefix=prefix, sampling=Sampling(max_tokens=10 - 4))["bake"].value
+    assert rest is not None
+    assert prefix + rest.text == whole.text
+
+
+def test_too_long_is_a_failure_of_its_own(model: HFModel) -> None:
+    done = replies(model, ["x" * 50_000, "short"], sampling=Sampling(max_tokens=4))
+    assert (done["x" * 50_000].error or "").startswith("too_long")
+    assert done["short"].error is None
+
+
+def test_rows_over_the_short_limit_are_decoded(model: HFModel) -> None:
+    long = "word " * 500
+    done = replies(model, [long, "short"], sampling=Sampling(max_tokens=4))
+    assert done[long].value is not None
+    assert done[long].value.prompt_tokens + 4 > 1024
+
+
+def test_system_prompt_reaches_the_model(tiny: Path) -> None:
+    plain, deployed = load_hf(str(tiny)), load_hf(str(tiny), system="You are a baker.")
+    question = Ask("target", user("hi"))
+    assert "You are a baker." in deployed.render(question)
+    assert plain.fingerprint(question) != deployed.fingerprint(question)
+
+
+def test_weights_are_part_of_the_identity(tiny: Path, tmp_path: Path) -> None:
+    first = load_hf(str(tiny))
+    with torch.no_grad():
+        first.model.lm_head.weight += 1
+    first.model.save_pretrained(tmp_path)
+    first.tokenizer.save_pretrained(tmp_path)
+    assert load_hf(str(tiny)).identity != load_hf(str(tmp_path)).identity
+
+
+def test_plain_generate_serves_other_architectures(tiny: Path) -> None:
+    """With slots switched off, as for models with windows, greedy replies are the same."""
+    slots, single = load_hf(str(tiny)), load_hf(str(tiny))
+    single.slotted = False
+    sampling = Sampling(max_tokens=10)
+    assert replies(slots, TEXTS[:3], sampling=sampling) == replies(single, TEXTS[:3], sampling=sampling)
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ("smolm2", "Did you mean 'smollm2'"),
+        ("hf:/nowhere/at/all", "cannot load"),
+        ("openai:model", "MODEL@URL"),
+        ("scripted:ech", "Did you mean 'echo'"),
+        (".", "holds no model"),
+    ],
+)
+def test_unknown_models_say_what_to_write(spec: str, part: str) -> None:
+    with pytest.raises(ForethoughtError, match=part):
+        load_model(spec)
+
+
+def test_locating_weights_loads_nothing(tiny: Path) -> None:
+    assert locate_weights(f"hf:{tiny}") == (str(tiny), None)
+
+
+def test_failures_are_returned_not_raised(model: HFModel) -> None:
+    model.submit(7, Ask("target", user("x" * 50_000)), 0)
+    ((ticket, outcome),) = model.step()
+    assert ticket == 7
+    assert isinstance(outcome, AskFailed)

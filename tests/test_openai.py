@@ -1,0 +1,296 @@
+"""`openai:` against a real server process on loopback, its death included."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HOSTILE
+
+from forethought import stages
+from forethought.analysis.rates import cells
+from forethought.chat import split
+from forethought.config import AttackConfig, ModelConfig
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Ask, Choose, Flow, Job, run_flows
+from forethought.models import load_model
+from forethought.models.openai import OpenAIModel, read_reply
+from forethought.records import Attempt, Reply, Sampling, Verdict, make_prompt, user
+from forethought.run import read_jsonl
+
+BREAD = "<think>\nThey want bread.\n</think>\n\nBread needs time."
+SERVER = Path(__file__).with_name("server.py")
+
+
+class Server:
+    """A running server.py; `kill` is kill -9."""
+
+    def __init__(self, model: Path, log: Path, port: int = 0) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, str(SERVER), str(model), str(log), str(port)], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def requests(self) -> list[dict[str, Any]]:
+        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.fixture(scope="module")
+def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(tiny, tmp_path_factory.mktemp("server") / "log.jsonl")
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def connect(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., OpenAIModel]]:
+    """Makes models of the server, quick to retry; closes them."""
+    for key in ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    made = []
+
+    def make(name: str, url: str = server.url, **options: Any) -> OpenAIModel:
+        made.append(OpenAIModel(name, url, **{"backoff": 0.02, "tries": 3, **options}))
+        return made[-1]
+
+    yield make
+    for model in made:
+        model.close()
+
+
+def ask(model: OpenAIModel, text: str = "How do I bake bread?", **fields: Any) -> Reply | str:
+    """The reply, or the error of the flow that asked."""
+
+    def flow() -> Flow[Any]:
+        return (yield Ask("target", user(text), **fields))
+
+    (done,) = run_flows([Job("a", flow)], {"target": model})
+    return done.value if done.value is not None else str(done.error)
+
+
+def test_a_reply_of_the_tiny_model(connect: Callable[..., OpenAIModel]) -> None:
+    model = connect("tiny")
+    first = ask(model, sampling=Sampling(max_tokens=4))
+    assert isinstance(first, Reply) and first.text and 0 < first.completion_tokens <= 4 < first.prompt_tokens
+    assert first.stop == ("length" if first.completion_tokens == 4 else "stop")
+    assert ask(model, sampling=Sampling(max_tokens=4)) == first
+    for text in HOSTILE.values():
+        assert isinstance(ask(model, text), Reply)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "reasoning", "answer", "status", "stop"),
+    [
+        ("reasoning", BREAD, "They want bread.", "Bread needs time.", "ok", "stop"),
+        ("reasoning_content", BREAD, "They want bread.", "Bread needs time.", "ok", "stop"),
+        ("cut", "<think>\nThey want", "They want", "", "unclosed", "length"),
+    ],
+)  # fmt: skip
+def test_reasoning_comes_back_in_tags(
+    connect: Callable[..., OpenAIModel], name: str, raw: str, reasoning: str, answer: str, status: str, stop: str
+) -> None:
+    reply = ask(connect(name))
+    assert isinstance(reply, Reply) and (reply.text, reply.stop) == (raw, stop)
+    parts = split(reply.text)
+    assert (parts.reasoning, parts.answer, parts.status) == (reasoning, answer, status)
+
+
+def test_what_is_sent(connect: Callable[..., OpenAIModel]) -> None:
+    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=7)
+    reply = ask(connect("echo", system="Be {brief}."), "{x} 🔥", prefix="Sure", sampling=sampling)
+    assert isinstance(reply, Reply)
+    body = json.loads(reply.text)
+    assert [(m["role"], m["content"]) for m in body["messages"]] == [
+        ("system", "Be {brief}."), ("user", "{x} 🔥"), ("assistant", "Sure"),
+    ]  # fmt: skip
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.5, 0.9, 7)
+    assert body["continue_final_message"] is True and body["add_generation_prompt"] is False and body["seed"] > 0
+    plain = ask(connect("echo"))
+    assert isinstance(plain, Reply) and "continue_final_message" not in plain.text
+    assert [m["role"] for m in json.loads(plain.text)["messages"]] == ["user"]
+
+
+def test_a_server_that_repeats_the_prefix(connect: Callable[..., OpenAIModel]) -> None:
+    reply = ask(connect("prefix"), prefix="Sure, here")
+    assert isinstance(reply, Reply) and reply.text == " and more"
+
+
+def test_half_a_surrogate_pair_can_be_written(connect: Callable[..., OpenAIModel]) -> None:
+    reply = ask(connect("surrogate"))
+    assert isinstance(reply, Reply) and reply.text == "half ?" and reply.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("long", "x" * 50_000, "too_long: HTTP 400: This model's maximum context length is 2048 tokens. Please shorten."),
+        ("rejects", "x", "refused_by_server: HTTP 422: temperature is not supported"),
+        ("filter", "x", "refused_by_server: content_filter"),
+        ("garbage", "x", "bad_reply: JSONDecodeError"),
+        ("empty", "x", "bad_reply: not a chat completion"),
+    ],
+)  # fmt: skip
+def test_the_failure_of_one_ask(connect: Callable[..., OpenAIModel], name: str, text: str, error: str) -> None:
+    assert str(ask(connect(name), text)).startswith(error)
+
+
+def test_choose_is_unsupported(connect: Callable[..., OpenAIModel]) -> None:
+    def flow() -> Flow[Any]:
+        return (yield Choose("target", user("x"), ("a", "b")))
+
+    (done,) = run_flows([Job("a", flow)], {"target": connect("tiny")})
+    assert (done.error or "").startswith("unsupported: ")
+
+
+def test_passing_failures_are_tried_again(connect: Callable[..., OpenAIModel], server: Server) -> None:
+    before = len(server.requests())
+    reply = ask(connect("flaky"), "try")
+    assert isinstance(reply, Reply) and reply.text == "at last"
+    assert [r["status"] for r in server.requests()[before:]] == [503, 503, 200]
+    with pytest.raises(ForethoughtError, match=r"after 2 tries \(HTTP 503\)"):
+        ask(connect("flaky", tries=2), "try harder")
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "said"),
+    [
+        ("none", "", "answered 404 for model 'none': The model `none` does not exist."),
+        ("locked", "", "answered 401 for model 'locked': no key Check"),
+        ("tiny", "/v2", "answered 404"),
+        ("down", "", "no answer from"),
+    ],
+)
+def test_what_stops_the_run(
+    connect: Callable[..., OpenAIModel], server: Server, name: str, path: str, said: str
+) -> None:
+    with pytest.raises(ForethoughtError) as error:
+        ask(connect(name, server.url + path))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_nobody_listens(connect: Callable[..., OpenAIModel]) -> None:
+    with pytest.raises(ForethoughtError, match=r"after 3 tries \(ConnectError"):
+        ask(connect("tiny", "http://127.0.0.1:9/v1"))
+
+
+def test_the_key(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "other")
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "sesame")
+    reply = ask(connect("locked"))
+    assert isinstance(reply, Reply) and reply.text == "open"
+
+
+def test_concurrency_is_bounded_and_used(connect: Callable[..., OpenAIModel], server: Server) -> None:
+    def flow(i: int) -> Flow[Any]:
+        return (yield Ask("target", user(str(i))))
+
+    before = len(server.requests())
+    jobs = [Job(str(i), lambda i=i: flow(i)) for i in range(24)]
+    done = list(run_flows(jobs, {"target": connect("slow", concurrency=4)}))
+    assert len(done) == 24 and not any(d.error for d in done)
+    assert 2 <= max(r["busy"] for r in server.requests()[before:]) <= 4
+
+
+def test_closing_with_asks_in_flight_is_clean(connect: Callable[..., OpenAIModel]) -> None:
+    model = OpenAIModel("down", connect("down")._url, backoff=5)
+    running = run_flows([Job("a", lambda: iter_ask("x"))], {"target": model})
+    thread = threading.Thread(target=lambda: model.submit(0, Ask("target", user("x")), 0))
+    thread.start()
+    thread.join()
+    time.sleep(0.05)
+    running.close()
+    model.close()
+    assert not model._thread.is_alive()
+
+
+def iter_ask(text: str) -> Flow[Any]:
+    return (yield Ask("target", user(text)))
+
+
+@pytest.mark.parametrize("spec", ["openai:", "openai:model", "openai:model@localhost", "openai:m@http://[::/v1"])
+def test_a_spec_that_cannot_be_read(spec: str) -> None:
+    with pytest.raises(ForethoughtError, match="cannot read"):
+        load_model(spec)
+
+
+@pytest.mark.parametrize("payload", [{}, {"choices": [{}]}, {"choices": None}, {"error": "x"}, [], None])
+def test_what_is_no_chat_completion(payload: Any) -> None:
+    found = read_reply(payload)
+    assert isinstance(found, AskFailed) and found.kind == "bad_reply"
+
+
+def test_too_long_is_an_error_and_never_safe(
+    connect: Callable[..., OpenAIModel], server: Server, tmp_path: Path
+) -> None:
+    model = ModelConfig(name=f"openai:long@{server.url}")
+    prompts = [make_prompt(text, "harmful", "test") for text in ("short {x}", "y" * 50_000)]
+    config = AttackConfig(attacks=("direct", "persona"))
+    try:
+        run = stages.attack(tmp_path / "attack", model, prompts, config)
+    finally:
+        stages.unload()
+    attempts = run.read("attempts.jsonl", Attempt)
+    failed = [a for a in attempts if a.error]
+    assert len(attempts) == 4 and len(failed) == 2 and run.info["counts"]["failed"] == 2
+    assert all(str(a.error).startswith("too_long") and a.status is None for a in failed)
+    assert all("y" * 50_000 in a.messages[-1].content for a in failed), "nothing was cut"
+    verdicts = stages.judge(tmp_path / "judge", run.path, ["refusal"]).read("verdicts.jsonl", Verdict)
+    for cell in cells("m", attempts, verdicts):
+        assert (cell.refused.hits, cell.refused.scored, cell.refused.unscored) == (1, 1, 1)
+        assert cell.labels == {"refusal": 1, "error": 1}
+
+
+def test_the_server_dies_in_mid_run(tiny: Path, tmp_path: Path) -> None:
+    first = Server(tiny, tmp_path / "first.jsonl")
+    target = ModelConfig(name=f"openai:tiny@{first.url}", system="Be brief.")
+    prompts = [make_prompt(f"prompt {i}", "harmful", "test") for i in range(40)]
+    config = AttackConfig(attacks=("direct",), sampling=Sampling(max_tokens=4))
+
+    def attack(home: Path) -> list[Attempt]:
+        stages.LOADED[target.name, target.system] = OpenAIModel(
+            "tiny", first.url, system=target.system, concurrency=3, tries=3, backoff=0.02
+        )
+        try:
+            return stages.attack(home / "attack", target, prompts, config).read("attempts.jsonl", Attempt)
+        finally:
+            stages.unload()
+
+    def kill_after(count: int) -> None:
+        while len(first.requests()) < count and first.process.poll() is None:
+            time.sleep(0.002)
+        first.kill()
+
+    killer = threading.Thread(target=kill_after, args=(8,))
+    killer.start()
+    with pytest.raises(ForethoughtError, match="it goes on where it stopped"):
+        attack(tmp_path)
+    killer.join()
+    kept = list(read_jsonl(tmp_path / "attack" / "attempts.jsonl", Attempt))
+    assert 0 < len(kept) < len(prompts) and not any(a.error for a in kept), "an outage is never recorded as an answer"
+
+    again = Server(tiny, tmp_path / "again.jsonl", first.port)
+    try:
+        attempts = attack(tmp_path)
+        asked = [r["body"]["messages"][-1]["content"] for r in again.requests()]
+        assert sorted(asked) == sorted({p.text for p in prompts} - {a.prompt.text for a in kept})
+        assert [a.prompt.id for a in attempts] == [p.id for p in prompts] and not any(a.error for a in attempts)
+        assert {a.id: a for a in kept}.items() <= {a.id: a for a in attempts}.items()
+        assert attack(tmp_path) == attempts and len(again.requests()) == len(asked)
+        assert all(r["body"]["messages"][0] == {"role": "system", "content": "Be brief."} for r in again.requests())
+    finally:
+        again.kill()

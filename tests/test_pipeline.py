@@ -1,0 +1,142 @@
+"""The whole pipeline on a tiny model, through the command line: finishes, is skipped when done, and survives kill -9 anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from forethought.records import Attempt
+from forethought.run import read_jsonl
+
+EXPERIMENT = """
+name: small
+about: A tiny random model, to test the plumbing.
+model: "hf:{tiny}"
+data:
+  train: {{source: starter, split: train, take: {{harmful: 48}}}}
+  test: {{source: starter, split: test, take: {{harmful: 6, benign: 6, borderline: 4, sensitive: 4}}}}
+synth:
+  refusal: {{method: refusal(max_tokens=16), teacher: "scripted:echo"}}
+  scot: {{method: "scot(template=short, max_tokens=16)", teacher: "scripted:echo"}}
+train:
+  refusal: {{data: refusal, match: [scot], epochs: 6, batch_size: 4, lora_rank: 4, save_steps: 3, learning_rate: 1.0e-3}}
+  scot: {{data: scot, match: [refusal], epochs: 6, batch_size: 4, lora_rank: 4, save_steps: 3, learning_rate: 1.0e-3}}
+targets:
+  untuned: {{name: "hf:{tiny}"}}
+  refusal: {{name: refusal}}
+  scot: {{name: scot, system: "Be kind."}}
+attack:
+  attacks: [direct, prefix_injection, refusal_suppression, persona, past_tense, style_json, "test_pipeline:whisper"]
+  sampling: {{max_tokens: 24}}
+"""
+FILES = [
+    *(f"synth/{m}/{f}.jsonl" for m in ("refusal", "scot") for f in ("examples", "rejected")),
+    *(f"train/{m}/{f}" for m in ("refusal", "scot") for f in ("losses.jsonl", "model/adapter_model.safetensors")),
+    *(f"attack/{t}/attempts.jsonl" for t in ("untuned", "refusal", "scot")),
+    *(f"judge/{t}/verdicts.jsonl" for t in ("untuned", "refusal", "scot")),
+]
+
+
+def whisper():  # type: ignore[no-untyped-def]
+    """An attack from outside the package: one function and its name on the command line."""
+    from forethought.attacks import rewrite_last
+
+    def attack(messages):  # type: ignore[no-untyped-def]
+        return rewrite_last(messages, lambda text: f"psst... {text}")
+
+    return attack
+
+
+def command(folder: Path, tiny: Path) -> tuple[list[str], dict[str, str]]:
+    (folder / "small.yaml").write_text(EXPERIMENT.format(tiny=tiny), encoding="utf-8")
+    here = str(Path(__file__).parent)
+    return [sys.executable, "-m", "forethought", "run", "small.yaml"], os.environ | {"PYTHONPATH": here}
+
+
+def run_whole(folder: Path, tiny: Path) -> str:
+    words, env = command(folder, tiny)
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert "report: runs/small/report.html" in run_whole(folder, tiny)
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / "runs/small" / name).read_bytes() for name in FILES}
+
+
+def test_three_models_seven_attacks_one_page(whole: Path) -> None:
+    page = (whole / "runs/small/report.html").read_text(encoding="utf-8")
+    for word in ("untuned", "refusal", "scot", "past_tense", "test_pipeline:whisper", "borderline", "sensitive"):
+        assert word in page
+    attempts = list(read_jsonl(whole / "runs/small/attack/scot/attempts.jsonl", Attempt))
+    assert len(attempts) == 7 * 12 + 8
+    assert len({a.id for a in attempts}) == len(attempts)
+
+
+def test_matched_models_train_on_the_same_prompts(whole: Path) -> None:
+    runs = [json.loads((whole / f"runs/small/train/{m}/run.json").read_text()) for m in ("refusal", "scot")]
+    assert runs[0]["counts"] == runs[1]["counts"]
+    assert runs[0]["counts"]["ok"] >= 20
+
+
+def test_run_again_does_nothing(whole: Path, tiny: Path) -> None:
+    before = {n: (whole / "runs/small" / n).stat().st_mtime_ns for n in FILES}
+    started = time.monotonic()
+    run_whole(whole, tiny)
+    assert {n: (whole / "runs/small" / n).stat().st_mtime_ns for n in FILES} == before
+    assert time.monotonic() - started < 30
+
+
+STOPS = {
+    "synthesis": "synth/scot/examples.jsonl",
+    "training": "train/refusal/checkpoints/checkpoint-6",
+    "attack": "attack/refusal/attempts.jsonl",
+}
+
+
+def test_killed_anywhere_it_ends_with_the_same_bytes(whole: Path, tiny: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle of synthesis, training and attack, one after the other; then to the end."""
+    for name in STOPS.values():
+        words, env = command(tmp_path, tiny)
+        process = subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        target = tmp_path / "runs/small" / name
+        deadline = time.monotonic() + 120
+        while not (target.is_dir() or (target.exists() and target.stat().st_size)):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "runs/small/report.html").exists()
+    run_whole(tmp_path, tiny)
+    assert outputs(tmp_path) == outputs(whole)
+
+
+def test_a_plan_that_cannot_work_stops_before_it_starts(tiny: Path, tmp_path: Path) -> None:
+    words, env = command(tmp_path, tiny)
+    for override, part in {
+        "train.scot.data=scott": "Did you mean 'scot'",
+        "attack.attacks=[persana]": "Did you mean 'persona'",
+        "judge.judges=[refusel]": "Did you mean 'refusal'",
+        "train.scot.lr=1": "unknown key 'train.scot.lr'",
+        "targets.scot.name=nowhere": "unknown model 'nowhere'",
+    }.items():
+        done = subprocess.run([*words, override], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert part in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "runs").exists()

@@ -1,0 +1,172 @@
+"""Supervised fine-tuning: two steps on a tiny model, masks, resume after a kill, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from forethought.chat import check_rows, stop_ids
+from forethought.config import TrainConfig
+from forethought.errors import ForethoughtError
+from forethought.models import load_model
+from forethought.records import Example, make_prompt
+from forethought.run import Run, open_run
+from forethought.train import sft
+
+WORDS = "bread walk letter garden river window music table story coffee".split()
+
+
+def examples(n: int = 24, reasoning: bool = True) -> list[Example]:
+    rows = []
+    for i in range(n):
+        prompt = make_prompt(f"Tell me about {WORDS[i % 10]} number {i}", "benign", "test", topic=f"t{i % 7}")
+        thought = f"Request: about {WORDS[i % 10]}.\nDecision: answer." if reasoning else None
+        rows.append(
+            Example(prompt=prompt, reasoning=thought, answer=f"It is about {WORDS[i % 10]}.", decision="answer", method="test",
+                    teacher="test", policy="none")
+        )  # fmt: skip
+    return rows
+
+
+def config(**changes: Any) -> TrainConfig:
+    base = {
+        "data": "x",
+        "epochs": 1,
+        "batch_size": 4,
+        "lora_rank": 4,
+        "max_length": 256,
+        "validation": 0.2,
+        "save_steps": 2,
+    }
+    return TrainConfig.model_validate(base | changes)
+
+
+def run_in(path: Path) -> Run:
+    return open_run(path, "train", {}, {})
+
+
+def test_two_steps_lower_the_loss_and_serve_in_plain_peft(tiny: Path, tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    metrics = sft.learn(examples(), f"hf:{tiny}", config(epochs=4, learning_rate=5e-3), run, 0)
+    losses = [json.loads(line)["loss"] for line in (run.path / "losses.jsonl").read_text().splitlines()]
+    assert metrics["steps"] == len(losses) >= 16
+    assert losses[-1] < losses[0] - 0.5
+    assert metrics["rows"] + metrics["held_out"] == 24
+    assert math.isfinite(metrics["validation_loss"])
+    from peft import PeftModel
+
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    plain = PeftModel.from_pretrained(base, str(run.path / "model")).merge_and_unload()
+    ours = load_model(str(run.path))
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, ours.model.state_dict()[name]), name  # type: ignore[attr-defined]
+
+
+def test_full_training_saves_a_whole_model(tiny: Path, tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    sft.learn(examples(8), f"hf:{tiny}", config(lora_rank=0, validation=0), run, 0)
+    before = AutoModelForCausalLM.from_pretrained(tiny).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(run.path / "model").state_dict()
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+
+
+def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
+    """The Trainer's loss equals a plain forward over each row alone, with prompt and padding left out."""
+    model = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    rows = check_rows(
+        tokenizer, [(e.prompt.messages, e.reasoning, e.answer) for e in examples(5)], stop_ids(tokenizer), 256
+    )
+    total, count = 0.0, 0
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        for i in range(1, len(row.ids)):
+            if row.mask[i]:
+                total -= float(logits[i - 1, row.ids[i]])
+                count += 1
+    trainer = sft.make_trainer(model, rows, [], config(), Path("unused"), 0)
+    batch = sft.collate([{"input_ids": r.ids, "mask": r.mask} for r in rows])
+    assert float(trainer.compute_loss(model, batch)) == pytest.approx(total / count, rel=1e-5)
+    assert (batch["labels"] != sft.IGNORED).sum() == sum(sum(r.mask) for r in rows) == count
+
+
+class Kill(TrainerCallback):
+    """Stands for kill -9: the process is gone at step 5, with nothing tidied up."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_resume_ends_with_the_losses_of_an_uninterrupted_run(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, rows = config(epochs=2, lora_dropout=0.1, learning_rate=1e-3), examples()
+    whole = sft.learn(rows, f"hf:{tiny}", settings, run_in(tmp_path / "whole"), 0)
+    make = sft.make_trainer
+
+    def killed(*args: Any) -> Any:
+        trainer = make(*args)
+        trainer.add_callback(Kill())
+        return trainer
+
+    run = run_in(tmp_path / "cut")
+    monkeypatch.setattr(sft, "make_trainer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sft.learn(rows, f"hf:{tiny}", settings, run, 0)
+    # The kill tore the newest checkpoint apart, so the one before it has to serve.
+    newest = max((run.path / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    (newest / "trainer_state.json").write_text("{torn")
+    monkeypatch.setattr(sft, "make_trainer", make)
+    resumed = sft.learn(rows, f"hf:{tiny}", settings, run, 0)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / d / "losses.jsonl").read_text().splitlines()]
+        for d in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1]
+    assert resumed["validation_loss"] == whole["validation_loss"]
+    assert (run.path / "model" / "adapter_model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model" / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_divergence_stops_with_one_line(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ForethoughtError, match="not finite"):
+        sft.learn(
+            examples(), f"hf:{tiny}", config(learning_rate=1e30, epochs=4, lora_rank=0), run_in(tmp_path / "r"), 0
+        )
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "part"),
+    [([], {}, "empty"), (examples(12), {"max_length": 12}, "longer than max_length")],
+)
+def test_unusable_data_stops_before_the_first_step(
+    rows: list[Example], changes: dict[str, Any], part: str, tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ForethoughtError, match=part):
+        sft.learn(rows, f"hf:{tiny}", config(validation=0, **changes), run_in(tmp_path / "r"), 0)
+
+
+def test_hold_out_keeps_topics_together() -> None:
+    kept, held = sft.hold_out(examples(70), 0.3)
+    assert kept
+    assert held
+    assert not {e.prompt.topic for e in kept} & {e.prompt.topic for e in held}
+
+
+def test_same_seed_same_weights(tiny: Path, tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        run = run_in(tmp_path / name)
+        sft.learn(examples(8), f"hf:{tiny}", config(validation=0), run, 3)
+        files.append((run.path / "model" / "adapter_model.safetensors").read_bytes())
+    assert files[0] == files[1]
