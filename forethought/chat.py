@@ -31,10 +31,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one training row; `mask[i]` is 1 where token i is trained, and `prompt_length` tokens come before."""
+    """Token ids of one training row; `mask[i]` is the loss weight of token i, 0 where it is not trained. The prompt is the first
+    `prompt_length` tokens."""
 
     ids: tuple[int, ...]
-    mask: tuple[int, ...]
+    mask: tuple[float, ...]
     prompt_length: int
 
 
@@ -87,13 +88,36 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
 
-def encode_example(tokenizer: Tokenizer, messages: Messages, reasoning: str | None, answer: str) -> Encoded:
+def encode_example(
+    tokenizer: Tokenizer,
+    messages: Messages,
+    reasoning: str | None,
+    answer: str,
+    decisive: Sequence[str] = (),
+    weight: float = 1.0,
+) -> Encoded:
     """Ids and loss mask of a training row. Prompt and completion are tokenized apart, so that the training prefix is the
-    inference prompt token for token."""
+    inference prompt token for token. Tokens of the `decisive` texts, looked for in this order, get the loss weight `weight`."""
     prompt = render_prompt(tokenizer, messages)
     before = encode_prompt(tokenizer, prompt)
-    after = encode_prompt(tokenizer, render_completion(prompt, reasoning, answer, end_of_turn(tokenizer)))
-    return Encoded(tuple(before + after), (0,) * len(before) + (1,) * len(after), len(before))
+    completion = render_completion(prompt, reasoning, answer, end_of_turn(tokenizer))
+    after = encode_prompt(tokenizer, completion)
+    weights = [1.0] * len(after)
+    if decisive and weight != 1.0:
+        weights = _weigh(tokenizer, completion, decisive, weight)
+    return Encoded(tuple(before + after), (0.0,) * len(before) + tuple(weights), len(before))
+
+
+def _weigh(tokenizer: Tokenizer, completion: str, decisive: Sequence[str], weight: float) -> list[float]:
+    spans = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    weights, end = [1.0] * len(spans), 0
+    for text in decisive:
+        start = completion.find(text, end)
+        if start < 0:
+            raise ForethoughtError(f"the decisive text {text[:60]!r} is not in the completion.")
+        end = start + len(text)
+        weights = [weight if a < end and b > start else w for w, (a, b) in zip(weights, spans, strict=True)]
+    return weights
 
 
 def end_of_turn(tokenizer: Tokenizer) -> str:
@@ -155,9 +179,14 @@ def split(text: str, opened: bool = False) -> Split:
 
 
 def check_rows(
-    tokenizer: Tokenizer, rows: Iterable[tuple[Messages, str | None, str]], stops: frozenset[int], max_length: int
+    tokenizer: Tokenizer,
+    rows: Iterable[tuple[Messages, str | None, str] | tuple[Messages, str | None, str, Sequence[str]]],
+    stops: frozenset[int],
+    max_length: int,
+    weight: float = 1.0,
 ) -> list[Encoded]:
-    """Encode training rows and assert what silently goes wrong elsewhere. Returns the rows that fit `max_length`.
+    """Encode rows (messages, reasoning, answer, and optionally the decisive texts, whose tokens weigh `weight`) and assert what
+    silently goes wrong elsewhere. Returns the rows that fit `max_length`.
 
     Checked on every row: reasoning and answer are not empty and inside the trained tokens, with no special token among them; the
     prefix is the inference prompt; the ids are the template's own; the end-of-turn token is trained and stops generation; the
@@ -166,9 +195,10 @@ def check_rows(
     """
     kept: list[Encoded] = []
     total = too_long = 0
-    for messages, reasoning, answer in rows:
+    for messages, reasoning, answer, *rest in rows:
         total += 1
-        row = encode_example(tokenizer, messages, reasoning, answer)
+        decisive: Sequence[str] = rest[0] if rest else ()
+        row = encode_example(tokenizer, messages, reasoning, answer, decisive, weight)
         _check_row(tokenizer, messages, reasoning, answer, row, stops)
         if len(row.ids) > max_length:
             too_long += 1

@@ -43,13 +43,15 @@ class TrainConfig(Record):
     """A model to train on the synthesis `data`, only on prompts that those in `match` kept too.
 
     `batch_size` is rows an optimizer step; `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held
-    out for the validation loss; `warmup` is a share of the steps.
+    out for the validation loss; `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss
+    (on small data the decision is a few tokens among many and gets lost).
     """
 
     data: str
     match: tuple[str, ...] = ()
     method: str = "sft"
     epochs: float = Field(default=2, gt=0)
+    decision_weight: float = Field(default=1.0, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=16, ge=1)
     lora_rank: int = Field(default=32, ge=0)

@@ -13,9 +13,9 @@ class ForethoughtError(Exception):
 class AskFailed(Exception):
     """One ask got no usable reply. Raised inside the flow that asked, which may catch it.
 
-    `kind` is one of `too_long` (the prompt does not fit the model), `refused_by_server` (the server rejected this
-    request), `unsupported` (this model cannot do it), `bad_reply` (the server's reply could not be read) or `not_applicable` (an attack
-    has nothing to do on this prompt).
+    `kind` is one of `too_long` (the prompt does not fit the model), `bad_prompt` (the chat template cannot render it),
+    `refused_by_server` (the server rejected this request), `bad_reply` (the server's reply could not be read), `unsupported` (this
+    model cannot do it) or `not_applicable` (an attack has nothing to do on this prompt).
     """
 
     def __init__(self, kind: str, message: str) -> None:

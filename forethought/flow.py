@@ -161,7 +161,11 @@ def run_flows(
                 raise ForethoughtError(
                     f"this needs a model for the role '{question.role}'. Name one: {question.role}=MODEL."
                 )
-            key, row_seed = _cache_key(live, model, question, seed)
+            try:
+                key, row_seed = _cache_key(live, model, question, seed)
+            except AskFailed as failure:
+                value = failure
+                continue
             hit = cache.get(key) if cache is not None else None
             if hit is not None:
                 value = hit

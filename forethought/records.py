@@ -92,7 +92,8 @@ class Reply(Record):
 
 
 class Example(Record):
-    """One training row and how it was made. `checks` are the filters it passed; `sample` the teacher's sample index."""
+    """One training row and how it was made. `checks` are the filters it passed; `sample` the teacher's sample index; `decisive` the
+    texts that state the decision, in the order in which they stand in thought and answer; training may weigh them more."""
 
     prompt: Prompt
     reasoning: str | None
@@ -100,6 +101,7 @@ class Example(Record):
     decision: Decision
     category: str | None = None
     intent: str | None = None
+    decisive: tuple[str, ...] = ()
     method: str
     teacher: str
     policy: str

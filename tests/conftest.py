@@ -33,12 +33,12 @@ HOSTILE = {
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a 2-layer Llama of 0.2 M random weights, with a byte-level tokenizer in the ChatML format."""
-    from forethought.data.starter import load
-    from forethought.config import DataConfig
+    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    import torch
+    from forethought.config import DataConfig
+    from forethought.data.starter import load
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -65,7 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=1,
-        )  # fmt: skip
+        )
     )
     path = tmp_path_factory.mktemp("tiny")
     model.save_pretrained(path)

@@ -74,6 +74,8 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
             TRIES[asked] += 1
             return (503, error("busy")) if TRIES[asked] <= 2 else (200, completion({"content": "at last"}))
         case "down":
+            return 503, error("away")
+        case "breaks":
             return 500, error("broken")
         case "long":
             text = body["messages"][-1]["content"]

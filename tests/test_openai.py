@@ -140,6 +140,7 @@ def test_half_a_surrogate_pair_can_be_written(connect: Callable[..., OpenAIModel
     [
         ("long", "x" * 50_000, "too_long: HTTP 400: This model's maximum context length is 2048 tokens. Please shorten."),
         ("rejects", "x", "refused_by_server: HTTP 422: temperature is not supported"),
+        ("breaks", "x", "refused_by_server: HTTP 500 on each of"),
         ("filter", "x", "refused_by_server: content_filter"),
         ("garbage", "x", "bad_reply: JSONDecodeError"),
         ("empty", "x", "bad_reply: not a chat completion"),

@@ -15,7 +15,10 @@ from forethought.judges.refusal import refusal
 from forethought.records import Attempt, Verdict, make_prompt, user
 from forethought.refusals import classify
 
-CASES = [json.loads(line) for line in (Path(__file__).parent / "data/refusal_cases.jsonl").open(encoding="utf-8")]
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "data/refusal_cases.jsonl").read_text(encoding="utf-8").splitlines()
+]
 JUDGED = Path(__file__).parents[1].parent / "shared" / "data" / "judge"
 LABELS = {"refusal", "not_refused", "incoherent", "empty", "unclear"}
 

@@ -106,7 +106,7 @@ def test_an_empty_directory_is_fine_and_a_file_is_not(tmp_path: Path) -> None:
         (lambda r: (r / "run.json").write_text("{"), "cannot be read"),
         (lambda r: (r / "run.json").write_bytes(b'{"\xff'), "cannot be read"),
         (lambda r: (r / "out.jsonl").unlink(), "has changed"),
-        (lambda r: (r / "out.jsonl").open("a").write("\n"), "has changed"),
+        (lambda r: (r / "out.jsonl").write_text("other\n"), "has changed"),
         (shutil.rmtree, "holds no run"),
     ],
 )

@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from forethought.chat import check_rows, stop_ids
+from forethought.chat import check_rows, encode_example, stop_ids
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import load_model
-from forethought.records import Example, make_prompt
+from forethought.records import Example, make_prompt, user
 from forethought.run import Run, open_run
 from forethought.train import sft
 
-WORDS = "bread walk letter garden river window music table story coffee".split()
+WORDS = ("bread", "walk", "letter", "garden", "river", "window", "music", "table", "story", "coffee")
 
 
 def examples(n: int = 24, reasoning: bool = True) -> list[Example]:
@@ -47,12 +47,12 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(base | changes)
 
 
-def run_in(path: Path) -> Run:
-    return open_run(path, "train", {}, {})
+def run_in(path: Path, tiny: object = None) -> Run:
+    return open_run(path, "train", {"model": f"hf:{tiny}"}, {})
 
 
 def test_two_steps_lower_the_loss_and_serve_in_plain_peft(tiny: Path, tmp_path: Path) -> None:
-    run = run_in(tmp_path / "run")
+    run = run_in(tmp_path / "run", tiny)
     metrics = sft.learn(examples(), f"hf:{tiny}", config(epochs=4, learning_rate=5e-3), run, 0)
     losses = [json.loads(line)["loss"] for line in (run.path / "losses.jsonl").read_text().splitlines()]
     assert metrics["steps"] == len(losses) >= 16
@@ -87,7 +87,8 @@ def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
     )
     total, count = 0.0, 0
     for row in rows:
-        logits = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
         for i in range(1, len(row.ids)):
             if row.mask[i]:
                 total -= float(logits[i - 1, row.ids[i]])
@@ -96,6 +97,37 @@ def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
     batch = sft.collate([{"input_ids": r.ids, "mask": r.mask} for r in rows])
     assert float(trainer.compute_loss(model, batch)) == pytest.approx(total / count, rel=1e-5)
     assert (batch["labels"] != sft.IGNORED).sum() == sum(sum(r.mask) for r in rows) == count
+
+
+def test_decision_tokens_weigh_more(tiny: Path) -> None:
+    """Exactly the tokens of the decisive texts get the weight, and the loss is their weighted sum over the trained count."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    messages = user("answer me")
+    row = encode_example(
+        tokenizer,
+        messages,
+        "Request: answer.\nDecision: answer.",
+        "answer is here",
+        ("Decision: answer", "answer is"),
+        8.0,
+    )
+    heavy = tokenizer.decode([t for t, w in zip(row.ids, row.mask, strict=True) if w == 8.0])
+    assert "".join(heavy.split()) == "Decision:answeransweris"
+    assert set(row.mask) == {0.0, 1.0, 8.0}
+    model = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    trainer = sft.make_trainer(model, [row], [], config(), Path("unused"), 0)
+    with torch.no_grad():
+        each = -model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        expected = sum(w * float(each[i - 1, row.ids[i]]) for i, w in enumerate(row.mask) if w) / sum(
+            w > 0 for w in row.mask
+        )
+        assert float(
+            trainer.compute_loss(model, sft.collate([{"input_ids": row.ids, "mask": row.mask}]))
+        ) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ForethoughtError, match="decisive text"):
+        encode_example(tokenizer, messages, "a", "b", ("nowhere",), 8.0)
 
 
 class Kill(TrainerCallback):

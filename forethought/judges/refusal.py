@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from forethought.flow import Flow
+from forethought.judges import Judge
 from forethought.records import Attempt, Prompt, Verdict
 from forethought.refusals import classify
-
-Judge = Callable[[Prompt, Attempt], Flow[Verdict]]
 
 SCORES = {"not_refused": 1.0, "refusal": 0.0}
 

@@ -45,8 +45,11 @@ class HFModel:
         self._failed: list[Result] = []
 
     def render(self, question: Question) -> str:
-        """The text before the first generated token."""
-        return render_prompt(self.tokenizer, with_system(question.messages, self.system)) + question.prefix
+        """The text before the first generated token. AskFailed where the template cannot render this conversation."""
+        try:
+            return render_prompt(self.tokenizer, with_system(question.messages, self.system)) + question.prefix
+        except ForethoughtError as error:
+            raise AskFailed("bad_prompt", str(error)) from error
 
     def fingerprint(self, question: Question) -> str:
         return digest(self.render(question))

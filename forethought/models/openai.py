@@ -134,6 +134,9 @@ class OpenAIModel:
                 )
                 return AskFailed("too_long" if long else "refused_by_server", f"HTTP {response.status_code}: {text}")
             return read_reply(response.json(), question.prefix)
+        if problem == "HTTP 500":
+            # The server is there and breaks on this request each time: one bad row must not stop every restart.
+            return AskFailed("refused_by_server", f"HTTP 500 on each of {self._tries} tries")
         raise ForethoughtError(
             f"no answer from {self._url} after {self._tries} tries ({problem}). Start the server again and repeat the same "
             "command: it goes on where it stopped."

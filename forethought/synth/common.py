@@ -12,6 +12,7 @@ from forethought.records import Message, Prompt, Reply, Sampling
 from forethought.refusals import classify
 
 PACKAGE = "forethought.synth"
+APOLOGY = re.compile(r"\W*(?:I'm|I am)?(?: so| very| really| truly)* ?(?:sorry|afraid|apologi[sz]e)\b", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?](?=[\"')\]]*(?:\s|$))")
 
 
@@ -44,6 +45,9 @@ def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = 
         raise Reject("own answer holds think tags", answer[:200])
     if system and repeats_run(answer, system):
         raise Reject("own answer repeats its instructions", answer[:200])
+    if not support and APOLOGY.match(answer):
+        # A small model often opens with a stray apology; trained on, it blurs the difference to a refusal.
+        raise Reject("own answer opens with an apology", answer[:200])
     finding = classify(answer, prompt.request)
     if finding.label in ("refusal", "incoherent", "empty"):
         raise Reject(f"own answer is {finding.label}", answer[:200])

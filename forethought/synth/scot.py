@@ -97,9 +97,11 @@ def scot(
         except Reject as reject:
             return Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)
         write = rules_thought if template == "rules" else short_thought
+        reasoning, decisive = write(policy, intent, category, decision, drawn)
         return Example(
             prompt=prompt,
-            reasoning=write(policy, intent, category, decision, drawn),
+            reasoning=reasoning,
+            decisive=(decisive, " ".join(answer.split(" ")[:2])),
             answer=answer,
             decision=decision,
             category=category.id if category else None,
@@ -175,20 +177,20 @@ def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
 
 def short_thought(
     policy: Policy, intent: str, category: Category | None, decision: Decision, rng: random.Random
-) -> str:
-    """Request, rule and decision on three lines."""
-    rule = category.name if category else "none"
-    return f"Request: {intent}.\nRule: {rule}.\nDecision: {decision}."
+) -> tuple[str, str]:
+    """(thought, its decisive part): request, rule and decision on three lines."""
+    decisive = f"{category.name if category else 'none'}.\nDecision: {decision}"
+    return f"Request: {intent}.\nRule: {decisive}.", decisive
 
 
 def rules_thought(
     policy: Policy, intent: str, category: Category | None, decision: Decision, rng: random.Random
-) -> str:
-    """Filler, opening, intent, a yes or no for each rule in the policy's order, and a conclusion."""
+) -> tuple[str, str]:
+    """(thought, its decisive part): filler, opening, intent, a yes or no for each rule in the policy's order, and a conclusion."""
     opening = fill(rng.choice(read_lines(PACKAGE, "scot_openings")), intent=intent)
     filler = rng.choice(("", "", *read_lines(PACKAGE, "scot_fillers")))
     checked = [c for c in policy.categories if c.respond != "answer"]
     lines = [f"- {c.name}: {'yes, this falls under it' if c == category else 'no'}" for c in checked]
     name = category.name if category else "no rule"
     conclusion = fill(rng.choice(read_lines(PACKAGE, f"scot_conclusions_{decision}")), category=name)
-    return "\n".join([f"{filler} {opening}".strip(), *lines, conclusion])
+    return "\n".join([f"{filler} {opening}".strip(), *lines, conclusion]), conclusion

@@ -58,7 +58,7 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype))
     stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
     fitting, held_out = hold_out(examples, config.validation)
-    rows = check_rows(tokenizer, map(_row, fitting), stops, config.max_length)
+    rows = check_rows(tokenizer, map(_row, fitting), stops, config.max_length, config.decision_weight)
     unseen = check_rows(tokenizer, map(_row, held_out), stops, config.max_length) if held_out else []
     torch.manual_seed(seed)
     model = with_adapter(model, config)
@@ -71,13 +71,15 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
         model.save_pretrained(run.path / "model")
         tokenizer.save_pretrained(run.path / "model")
         history = [h for h in trainer.state.log_history if "loss" in h]
-        (run.path / "losses.jsonl").write_text("".join(json.dumps(h) + "\n" for h in history), encoding="utf-8")
+        (run.path / "losses.jsonl").write_text(
+            "".join(json.dumps(h, sort_keys=True) + "\n" for h in history), encoding="utf-8"
+        )
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return {
         "rows": len(rows),
         "held_out": len(unseen),
         "steps": trainer.state.global_step,
-        "trained_tokens": int(sum(sum(r.mask) for r in rows) * config.epochs),
+        "trained_tokens": int(sum(len(r.ids) - r.prompt_length for r in rows) * config.epochs),
         "seconds": round(seconds, 1),
         "train_loss": trainer.state.log_history[-1].get("train_loss", history[-1]["loss"]) if history else math.nan,
         "final_loss": history[-1]["loss"] if history else math.nan,
@@ -85,8 +87,8 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     }
 
 
-def _row(example: Example) -> tuple[Any, str | None, str]:
-    return example.prompt.messages, example.reasoning, example.answer
+def _row(example: Example) -> tuple[Any, str | None, str, tuple[str, ...]]:
+    return example.prompt.messages, example.reasoning, example.answer, example.decisive
 
 
 def hold_out(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -158,15 +160,18 @@ def make_trainer(
 
 
 def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """`input_ids` and `labels` [rows, longest], right-padded; padding is masked by position, for its id may be the end of turn."""
+    """`input_ids`, `labels` and `weights` [rows, longest], right-padded. Padding is masked by position, never by id: its id may be
+    that of the end of turn."""
     width = max(len(f["input_ids"]) for f in features)
     ids = torch.zeros(len(features), width, dtype=torch.long)
     labels = torch.full((len(features), width), IGNORED)
+    weights = torch.zeros(len(features), width)
     for i, feature in enumerate(features):
-        tokens, mask = torch.tensor(feature["input_ids"]), torch.tensor(feature["mask"], dtype=torch.bool)
+        tokens, mask = torch.tensor(feature["input_ids"]), torch.tensor(feature["mask"])
         ids[i, : len(tokens)] = tokens
-        labels[i, : len(tokens)][mask] = tokens[mask]
-    return {"input_ids": ids, "labels": labels}
+        labels[i, : len(tokens)][mask > 0] = tokens[mask > 0]
+        weights[i, : len(tokens)] = mask
+    return {"input_ids": ids, "labels": labels, "weights": weights}
 
 
 class TrainedOnly(Trainer):
@@ -179,14 +184,16 @@ class TrainedOnly(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """Weighted sum of the token losses over the number of trained tokens of the whole accumulated batch."""
         ids, labels = inputs["input_ids"], inputs["labels"]
         columns = (labels[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
         # Padding is on the right, so causal attention alone keeps it from every trained token: no mask is needed.
         outputs = model(input_ids=ids, logits_to_keep=columns, use_cache=False)
         targets = labels[:, columns + 1]
-        total = cross_entropy(
-            outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        each = cross_entropy(
+            outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )
+        total = (each * inputs["weights"][:, columns + 1].flatten()).sum()
         loss = total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum())
         return (loss, outputs) if return_outputs else loss
 
