@@ -95,7 +95,8 @@ def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
                 count += 1
     trainer = sft.make_trainer(model, rows, [], config(), Path("unused"), 0)
     batch = sft.collate([{"input_ids": r.ids, "mask": r.mask} for r in rows])
-    assert float(trainer.compute_loss(model, batch)) == pytest.approx(total / count, rel=1e-5)
+    with torch.no_grad():
+        assert float(trainer.compute_loss(model, batch)) == pytest.approx(total / count, rel=1e-5)
     assert (batch["labels"] != sft.IGNORED).sum() == sum(sum(r.mask) for r in rows) == count
 
 
@@ -103,29 +104,20 @@ def test_decision_tokens_weigh_more(tiny: Path) -> None:
     """Exactly the tokens of the decisive texts get the weight, and the loss is their weighted sum over the trained count."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    messages = user("answer me")
-    row = encode_example(
-        tokenizer,
-        messages,
-        "Request: answer.\nDecision: answer.",
-        "answer is here",
-        ("Decision: answer", "answer is"),
-        8.0,
-    )
+    tokenizer, messages = AutoTokenizer.from_pretrained(tiny), user("answer me")
+    decisive = ("Decision: answer", "answer is")
+    row = encode_example(tokenizer, messages, "Request: answer.\nDecision: answer.", "answer is here", decisive, 8.0)
     heavy = tokenizer.decode([t for t, w in zip(row.ids, row.mask, strict=True) if w == 8.0])
     assert "".join(heavy.split()) == "Decision:answeransweris"
     assert set(row.mask) == {0.0, 1.0, 8.0}
     model = AutoModelForCausalLM.from_pretrained(tiny).eval()
     trainer = sft.make_trainer(model, [row], [], config(), Path("unused"), 0)
+    batch = sft.collate([{"input_ids": row.ids, "mask": row.mask}])
     with torch.no_grad():
         each = -model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
-        expected = sum(w * float(each[i - 1, row.ids[i]]) for i, w in enumerate(row.mask) if w) / sum(
-            w > 0 for w in row.mask
-        )
-        assert float(
-            trainer.compute_loss(model, sft.collate([{"input_ids": row.ids, "mask": row.mask}]))
-        ) == pytest.approx(expected, rel=1e-5)
+        total = sum(w * float(each[i - 1, row.ids[i]]) for i, w in enumerate(row.mask) if w)
+        loss = float(trainer.compute_loss(model, batch))
+    assert loss == pytest.approx(total / sum(w > 0 for w in row.mask), rel=1e-5)
     with pytest.raises(ForethoughtError, match="decisive text"):
         encode_example(tokenizer, messages, "a", "b", ("nowhere",), 8.0)
 
