@@ -11,7 +11,7 @@ from forethought.analysis.rates import cells
 from forethought.attacks import ATTACKS
 from forethought.errors import ForethoughtError
 from forethought.judges import JUDGES
-from forethought.records import Attempt, Example, Rejected, Verdict
+from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import Entry, parse_spec
 from forethought.report.data import AttackCard, ModelCard, ReportData, Transcript
 from forethought.report.page import render
@@ -113,7 +113,7 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
         base=train_run.info["config"]["model"],
         system=target["system"],
         method=f"{train_run.info['config']['method']} on {synth_run.info['config']['method']}",
-        trained_on=dict(Counter(e.prompt.label for e in examples)),
+        trained_on={label: train_run.info["counts"][label] for label in LABELS if label in train_run.info["counts"]},
         rejected=dict(Counter(r.reason for r in rejected)),
         steps=metrics["steps"],
         trained_tokens=metrics["trained_tokens"],

@@ -12,6 +12,7 @@ import random
 import re
 from typing import Literal
 
+from forethought.chat import split
 from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
 from forethought.policy import Category, Policy
 from forethought.prompts import fill, fill_messages, read_lines, read_prompt
@@ -21,61 +22,6 @@ from forethought.synth import Synthesizer
 from forethought.synth.common import PACKAGE, Reject, first_sentence, own_answer, reasoned_refusal
 
 PREFIX = "The user wants"
-COMMON = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "to",
-        "of",
-        "in",
-        "on",
-        "for",
-        "with",
-        "and",
-        "or",
-        "that",
-        "this",
-        "it",
-        "is",
-        "are",
-        "be",
-        "my",
-        "your",
-        "their",
-        "his",
-        "her",
-        "how",
-        "what",
-        "do",
-        "does",
-        "can",
-        "could",
-        "i",
-        "me",
-        "you",
-        "we",
-        "they",
-        "user",
-        "wants",
-        "want",
-        "know",
-        "get",
-        "help",
-        "make",
-        "about",
-        "from",
-        "by",
-        "as",
-        "at",
-        "without",
-        "so",
-        "if",
-        "not",
-        "have",
-        "has",
-    ]
-)
 
 
 def scot(
@@ -90,7 +36,9 @@ def scot(
         try:
             intent, sample = yield from restate(prompt, tries)
             category = None if decision == "answer" else (yield from violated(prompt, policy))
-            if decision == "refuse" and category is not None:
+            if decision == "refuse":
+                if category is None:
+                    raise Reject("no category of the policy is refused")
                 answer = reasoned_refusal(drawn.random(), category.name)
             else:
                 answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
@@ -124,8 +72,9 @@ def restate(prompt: Prompt, tries: int) -> Flow[tuple[str, int]]:
         sampling = Sampling(temperature=0.0 if sample == 0 else 0.7, top_p=0.95, max_tokens=40)
         reply = yield Ask("teacher", messages, prefix=PREFIX, sample=sample, sampling=sampling)
         assert isinstance(reply, Reply)
-        said = first_sentence(reply.text)
-        fault = intent_fault(said, prompt.request, cut=reply.stop == "length" and said == reply.text.strip())
+        text = split(reply.text, reply.opened).answer.removeprefix(PREFIX).strip()
+        said = first_sentence(text)
+        fault = intent_fault(said, prompt.request, cut=reply.stop == "length" and said == text)
         if not fault:
             return f"{PREFIX} {said}", sample
     raise Reject(f"intent {fault}", said[:200])
@@ -152,7 +101,8 @@ def intent_fault(said: str, request: str, cut: bool) -> str:
 
 def content_words(text: str) -> set[str]:
     """Lower-case word stems (first five letters) that carry meaning."""
-    return {w[:5] for w in re.findall(r"[^\W\d_]+", text.lower()) if w not in COMMON and len(w) > 2}
+    common = read_lines(PACKAGE, "common_words")
+    return {w[:5] for w in re.findall(r"[^\W\d_]+", text.lower()) if w not in common and len(w) > 2}
 
 
 def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
