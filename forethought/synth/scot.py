@@ -19,7 +19,7 @@ from forethought.prompts import fill, fill_messages, read_lines, read_prompt
 from forethought.records import Decision, Example, Prompt, Rejected, Reply, Sampling
 from forethought.refusals import classify
 from forethought.synth import Synthesizer
-from forethought.synth.common import PACKAGE, Reject, first_sentence, own_answer, reasoned_refusal
+from forethought.synth.common import PACKAGE, Reject, first_sentence, own_answer, reasoned_refusal, repeats_run
 
 PREFIX = "The user wants"
 
@@ -66,7 +66,9 @@ def scot(
 
 def restate(prompt: Prompt, tries: int) -> Flow[tuple[str, int]]:
     """The teacher's one-sentence intent and the sample that gave it: greedy first, then warmer. Raises Reject with the last fault."""
-    messages = fill_messages(read_prompt(PACKAGE, "scot_intent"), request=prompt.request)
+    template = read_prompt(PACKAGE, "scot_intent")
+    shown = " / ".join(m.content for m in template if m.role == "assistant")
+    messages = fill_messages(template, request=prompt.request)
     fault, said = "", ""
     for sample in range(tries):
         sampling = Sampling(temperature=0.0 if sample == 0 else 0.7, top_p=0.95, max_tokens=40)
@@ -75,6 +77,8 @@ def restate(prompt: Prompt, tries: int) -> Flow[tuple[str, int]]:
         text = split(reply.text, reply.opened).answer.removeprefix(PREFIX).strip()
         said = first_sentence(text)
         fault = intent_fault(said, prompt.request, cut=reply.stop == "length" and said == text)
+        if not fault and repeats_run(said, shown, 4) and not repeats_run(said, prompt.request, 4):
+            fault = "repeats a demonstration"
         if not fault:
             return f"{PREFIX} {said}", sample
     raise Reject(f"intent {fault}", said[:200])
