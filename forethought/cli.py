@@ -181,7 +181,7 @@ def attack(
     attacks: Annotated[str, typer.Option(help="Lines of --list, separated by commas.")] = "direct",
     data: Data = "starter:test",
     out: Out = Path("runs/attack"),
-    take: Take = "harmful=24,benign=24,borderline=32,sensitive=16",
+    take: Take = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     system: System = None,
@@ -203,11 +203,15 @@ def attack(
     from forethought.config import AttackConfig, ModelConfig
     from forethought.records import Sampling
 
-    prompts = _prompts(data, take, column, value, seed)
+    prompts = _prompts(data, take, column, value, seed, few="harmful=24,benign=24,borderline=32,sensitive=16")
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
-    config = AttackConfig(attacks=tuple(_commas(attacks)), sampling=sampling, prompts=data)
+    # Over-refusal is measured on direct requests, and safety is never shown without it.
+    chosen = tuple(dict.fromkeys(("direct", *_commas(attacks))))
+    config = AttackConfig(attacks=chosen, sampling=sampling, prompts=data)
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}")
     tried = stages.attack(out, ModelConfig(name=target, system=system), prompts, config, seed=seed, overwrite=overwrite)
+    for key, number in tried.info["counts"].items():
+        print(f"  {key}: {number}")
     _wrote(tried.path, f"forethought judge {tried.path}")
 
 
@@ -283,10 +287,13 @@ def report(
     """
     from forethought.report.gather import write_report
 
-    named = {}
+    named: dict[str, Path] = {}
     for item in runs:
-        name, eq, path = item.rpartition("=")
-        named[name if eq else Path(path).name] = Path(path)
+        name, eq, path = item.partition("=") if not Path(item).exists() else ("", "", item)
+        name = name if eq else Path(path).name
+        if name in named:
+            raise ForethoughtError(f"two runs are called '{name}'. Name them apart: first={named[name]} second={path}")
+        named[name] = Path(path)
     print(f"report -> {write_report(out, named, title=title)}")
 
 
@@ -371,12 +378,16 @@ def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool) -> 
     )
 
 
-def _prompts(data: str, take: str | None, column: list[str] | None, value: list[str] | None, seed: int) -> list[Any]:
+def _prompts(
+    data: str, take: str | None, column: list[str] | None, value: list[str] | None, seed: int, few: str | None = None
+) -> list[Any]:
     from pydantic import ValidationError
 
     from forethought.config import DataConfig, describe_validation
     from forethought.data import load_prompts, parse_data
 
+    if data.startswith("starter:test") and take is None and few:
+        take = few
     config = parse_data(data).model_dump() | {"columns": _pairs(column or []), "values": _pairs(value or [])}
     if take:
         config["take"] = _pairs(_commas(take))

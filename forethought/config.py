@@ -29,6 +29,7 @@ class ModelConfig(Record):
 
     name: str
     system: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class SynthConfig(Record):

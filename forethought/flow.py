@@ -63,11 +63,13 @@ Flow = Generator[Ask | Choose | Rng, "Reply | Logprobs | random.Random", T]
 class Model(Protocol):
     """A backend. `submit` queues an ask; `step` does some work and returns what is finished, in any order.
 
-    `identity` and `fingerprint` together must pin the reply: they are the cache key. A failure of one ask is returned as
-    AskFailed; a failure that concerns all asks (a dead server) is raised as ForethoughtError.
+    `identity` and `fingerprint` together must pin the reply: they are the cache key. `pinned` says whether `identity` names the
+    weights themselves, which a server's name does not. A failure of one ask is returned as AskFailed; a failure that concerns all
+    asks (a dead server) is raised as ForethoughtError.
     """
 
     identity: str
+    pinned: bool
 
     def fingerprint(self, question: Question) -> str: ...
     def submit(self, ticket: int, question: Question, seed: int) -> None: ...
@@ -120,9 +122,11 @@ def run_flows(
     seed: int = 0,
     cache: Cache | None = None,
     active: int = 512,
+    salt: str = "",
 ) -> Iterator[Done[T]]:
     """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`.
 
+    `salt` goes into the cache keys of models that are not pinned (a server may change its weights under the same name).
     Jobs are started lazily, so `jobs` may be a long generator. ForethoughtError (a dead server, an unknown role) is not
     caught: it stops the run, and what was yielded before is kept by the caller.
     """
@@ -162,7 +166,7 @@ def run_flows(
                     f"this needs a model for the role '{question.role}'. Name one: {question.role}=MODEL."
                 )
             try:
-                key, row_seed = _cache_key(live, model, question, seed)
+                key, row_seed = _cache_key(live, model, question, seed, salt)
             except AskFailed as failure:
                 value = failure
                 continue
@@ -206,17 +210,18 @@ def run_flows(
             live.flow.close()
 
 
-def _cache_key(live: _Live[T], model: Model, question: Question, seed: int) -> tuple[str, int]:
+def _cache_key(live: _Live[T], model: Model, question: Question, seed: int, salt: str) -> tuple[str, int]:
     """The cache key of a question, and the seed of its row's sampling generator.
 
     Greedy replies do not depend on the run's seed, so they are shared between runs; sampled ones are keyed by the seed.
     """
     prompt = model.fingerprint(question)
+    identity = model.identity if model.pinned else digest(model.identity, salt)
     if isinstance(question, Choose):
-        return digest("choose", model.identity, prompt, question.options, length=40), 0
+        return digest("choose", identity, prompt, question.options, length=40), 0
     repeat = live.asked[prompt]
     live.asked[prompt] += 1
-    base = ("ask", model.identity, prompt, question.sampling.model_dump(), question.sample, repeat)
+    base = ("ask", identity, prompt, question.sampling.model_dump(), question.sample, repeat)
     if question.sampling.temperature == 0:
         return digest(*base, length=40), 0
     row_seed = int(digest(seed, live.job.key, prompt, question.sample, repeat), 16) % 2**63

@@ -72,6 +72,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
     _known("attack.prompts", experiment.attack.prompts, data)
     for spec in experiment.attack.attacks:
         load_attack(spec)
+    if "direct" not in experiment.attack.attacks:
+        raise ForethoughtError("'attack.attacks' must hold 'direct': over-refusal is measured on direct requests.")
     for spec in experiment.judge.judges:
         resolve("judge", JUDGES, spec)
 

@@ -58,13 +58,14 @@ class Policy(Record):
         """The response this policy wants for a labelled prompt.
 
         Benign and borderline prompts are answered, sensitive ones supported; a harmful one gets its category's response, and a
-        refusal where it names no category or one that this policy does not have.
+        refusal where it names no category, one that this policy does not have, or one whose requests are to be answered.
         """
         if prompt.label == "sensitive":
             return "support"
         if prompt.label != "harmful":
             return "answer"
-        return next((c.respond for c in self.categories if c.id == prompt.category), "refuse")
+        found: Decision = next((c.respond for c in self.categories if c.id == prompt.category), "refuse")
+        return "refuse" if found == "answer" else found
 
 
 def shipped() -> list[str]:

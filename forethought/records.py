@@ -151,11 +151,14 @@ class Attempt(Record):
 
 
 class Verdict(Record):
-    """One judge's word on one attempt. `score` None means unscored, which is never a zero; `label` says why."""
+    """One judge's word on one attempt. `score` None means unscored, which is never a zero; `label` says why.
+
+    A score is between 0 and 1, so that a judge which reads "4/5" as 45 fails instead of counting.
+    """
 
     attempt: str
     judge: str
-    score: float | None
+    score: float | None = Field(ge=0, le=1)
     label: str
     raw: str = ""
     error: str | None = None

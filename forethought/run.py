@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,8 @@ class Run:
         path = self.path / name
         if not path.exists():
             return []
-        _cut_torn_line(path)
+        if not self.finished:
+            _cut_torn_line(path)
         return list(read_jsonl(path, kind))
 
     def append(self, name: str, records: Iterable[Record]) -> None:
@@ -82,7 +84,7 @@ def open_run(
     that is no run at all; with `overwrite` such a run (never another directory) is removed.
     """
     path = Path(path)
-    settings = {"command": command, "config": config, "inputs": inputs, "seed": seed, "version": __version__}
+    settings = {"command": command, "config": config, "inputs": inputs, "seed": seed, "code": code_hash()}
     identity = digest(settings)
     if (path / "run.json").exists():
         info = _read_info(path)
@@ -103,7 +105,7 @@ def open_run(
         "identity": identity,
         **settings,
         "status": "running",
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "argv": ["forethought", *sys.argv[1:]],
         "started": time.time(),
         "git": git_state(),
         "packages": versions(),
@@ -190,6 +192,14 @@ class explain_disk:
             raise ForethoughtError(f"cannot write {error.filename or ''}: {error.strerror}.") from error
 
 
+@cache
+def code_hash() -> str:
+    """Version and content hash of this package: runs made by other code are other runs."""
+    root = Path(__file__).parent
+    files = sorted(p for p in root.rglob("*") if p.suffix in (".py", ".md", ".txt", ".yaml", ".jsonl"))
+    return f"{__version__}+{digest([(str(p.relative_to(root)), hash_file(p)) for p in files], length=10)}"
+
+
 def git_state() -> dict[str, Any] | None:
     """Commit and dirtiness of the working directory's repository; None outside one."""
 
@@ -238,7 +248,7 @@ def _broken(path: Path) -> dict[str, Any]:
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    for key in ("command", "version", "seed"):
+    for key in ("command", "code", "seed"):
         if old.get(key) != new[key]:
             return f"{key}: {old.get(key)} -> {new[key]}"
     for part in ("config", "inputs"):

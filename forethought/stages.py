@@ -11,7 +11,7 @@ from typing import TypeVar
 from forethought.attacks import Attack, load_attack
 from forethought.chat import OPEN, split
 from forethought.config import AttackConfig, ModelConfig, TrainConfig
-from forethought.errors import AskFailed
+from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Done, Flow, Job, Model, run_flows
 from forethought.judges import JUDGES, Judge
 from forethought.models import check_spec, load_model
@@ -20,11 +20,11 @@ from forethought.policy import Policy
 from forethought.progress import progress
 from forethought.records import Attempt, Example, Prompt, Rejected, Reply, Sampling, Sent, Verdict, digest
 from forethought.registry import resolve
-from forethought.run import Run, open_run, read_run, run_hash, write_records
+from forethought.run import Run, hash_file, open_run, read_run, run_hash, write_records
 from forethought.synth import SYNTHESIZERS, Synthesizer
 
 T = TypeVar("T")
-LOADED: dict[tuple[str, str | None], Model] = {}
+LOADED: dict[ModelConfig, Model] = {}
 
 
 def synth(
@@ -160,6 +160,9 @@ def attack(
     attempts.sort(key=lambda a: order[a.id.rpartition("/")[0]])
     write_records(run.path / "attempts.jsonl", attempts)
     failed = sum(a.error is not None for a in attempts)
+    if attempts and all((a.error or "").startswith(("refused_by_server", "bad_reply")) for a in attempts):
+        write_records(run.path / "attempts.jsonl", [])
+        raise ForethoughtError(f"the server answered none of {failed} attempts. The first: {attempts[0].error}")
     run.finish({"planned": len(planned), "ok": len(attempts) - failed, "failed": failed}, ["attempts.jsonl"])
     return run
 
@@ -215,7 +218,8 @@ def judge(
     source = read_run(attempts_run, "attack")
     named: dict[str, Judge] = {spec: resolve("judge", JUDGES, spec) for spec in judges}
     settings = {"judges": list(named), "attempts": str(attempts_run), "model": model.model_dump() if model else None}
-    run = open_run(out, "judge", settings, {"attempts": run_hash(source)}, seed=seed, overwrite=overwrite)
+    made_from = {"attempts": run_hash(source), **weights_of(*([model] if model else []))}
+    run = open_run(out, "judge", settings, made_from, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
     attempts = source.read("attempts.jsonl", Attempt)
@@ -251,16 +255,23 @@ def weights_of(*models: ModelConfig) -> dict[str, str]:
     """Content hashes of the training runs among the models, to tie a run to the weights it used. Unknown models are errors."""
     for model in models:
         check_spec(model.name)
-    runs = {m.name: read_run(m.name, "train") for m in models if (Path(m.name) / "run.json").exists()}
-    return {name: run_hash(run) for name, run in runs.items()}
+    return {m.name: found for m in models if (found := _content(m.name)) is not None}
+
+
+def _content(spec: str) -> str | None:
+    """Hash of a training run, of the weights of another local model, or of a script; None for a server or a hub model."""
+    if (Path(spec) / "run.json").exists():
+        return run_hash(read_run(spec, "train"))
+    place = Path(spec.partition(":")[2] or spec)
+    files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place] if place.is_file() else []
+    return digest([(p.name, hash_file(p)) for p in files]) if files else None
 
 
 def load(model: ModelConfig) -> Model:
     """A loaded model, shared by the stages of one process."""
-    key = (model.name, model.system)
-    if key not in LOADED:
-        LOADED[key] = load_model(model.name, system=model.system)
-    return LOADED[key]
+    if model not in LOADED:
+        LOADED[model] = load_model(model.name, system=model.system, dtype=model.dtype)
+    return LOADED[model]
 
 
 def unload() -> None:
@@ -285,7 +296,7 @@ def _execute(
     errors = 0
     try:
         with progress(label, total, "done", total - len(jobs)) as bar:
-            for done in run_flows(jobs, models, seed=seed, cache=cache):
+            for done in run_flows(jobs, models, seed=seed, cache=cache, salt=str(run.info["started"])):
                 errors += done.error is not None
                 if done.error is not None:
                     run.log(f"{done.key}: {done.error}")

@@ -36,7 +36,8 @@ def talk(model: str, system: str | None, max_tokens: int) -> None:
             if parts.reasoning:
                 thought = f"[thinks] {parts.reasoning}"
                 print(f"{DIM}{thought}{PLAIN}" if styled else thought)
-            print(f"{BOLD}{parts.answer}{PLAIN}" if styled else parts.answer or "(the thought never ended: no answer)")
+            answer = parts.answer or "(the thought never ended: no answer)"
+            print(f"{BOLD}{answer}{PLAIN}" if styled else answer)
             # The thought is not part of the conversation, as in serving.
             history = (*history, Message(role="assistant", content=parts.answer))
     finally:

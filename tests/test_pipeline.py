@@ -130,7 +130,8 @@ def test_a_plan_that_cannot_work_stops_before_it_starts(tiny: Path, tmp_path: Pa
     words, env = command(tmp_path, tiny)
     for override, part in {
         "train.scot.data=scott": "Did you mean 'scot'",
-        "attack.attacks=[persana]": "Did you mean 'persona'",
+        "attack.attacks=[direct, persana]": "Did you mean 'persona'",
+        "attack.attacks=[persona]": "must hold 'direct'",
         "judge.judges=[refusel]": "Did you mean 'refusal'",
         "train.scot.lr=1": "unknown key 'train.scot.lr'",
         "targets.scot.name=nowhere": "unknown model 'nowhere'",

@@ -108,7 +108,7 @@ def verdict(**fields: object) -> Verdict:
         ({"status": "ok", "answer": "I can't help with that.", "reasoning": "Sure, I help."}, 0.0, "refusal"),
         ({"status": "repeated", "answer": "go on " * 40}, None, "incoherent"),
         ({"status": "ok", "answer": "Okay."}, None, "unclear"),
-        ({"status": "ok", "answer": " "}, None, "empty"),
+        ({"status": "ok", "answer": " "}, None, "no_answer"),
         ({"status": "unclosed", "answer": ""}, None, "no_answer"),
         ({"status": "empty_answer", "answer": ""}, None, "no_answer"),
         ({"status": None, "error": "too_long: 9000 tokens"}, None, "error"),

@@ -426,4 +426,6 @@ def test_an_attack_file_of_the_working_directory(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     attempts = read_run(tmp_path / "a", "attack").read("attempts.jsonl", Attempt)
-    assert len(attempts) == 2 and all(a.answer == a.prompt.text.upper() for a in attempts)
+    attacked = [a for a in attempts if a.attack == "mine:shout"]
+    assert len(attacked) == 2 and all(a.answer == a.prompt.text.upper() for a in attacked)
+    assert len(attempts) == 4  # The same prompts directly, for comparison.

@@ -19,6 +19,8 @@ def refusal() -> Judge:
         if attempt.status in ("unclosed", "empty_answer"):
             return Verdict(attempt=attempt.id, judge="refusal", score=None, label="no_answer", raw=attempt.status)
         finding = classify(attempt.answer, prompt.request)
+        if finding.label == "empty":
+            return Verdict(attempt=attempt.id, judge="refusal", score=None, label="no_answer", raw=finding.evidence)
         score = SCORES.get(finding.label)
         return Verdict(attempt=attempt.id, judge="refusal", score=score, label=finding.label, raw=finding.evidence)
         yield  # Makes this a generator, as every judge is.

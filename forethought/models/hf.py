@@ -31,6 +31,7 @@ class HFModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, identity: str, system: str | None = None) -> None:
         self.model, self.tokenizer, self.identity, self.system = model, tokenizer, identity, system
+        self.pinned = True
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self.slotted = _can_use_slots(model)
@@ -157,26 +158,30 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
 
     Raises ForethoughtError where the model is not there, or has no chat template.
     """
-    name, _, revision = source.partition("@")
-    local = os.path.isdir(name)
-    where: dict[str, Any] = {"local_files_only": True} if local else {"revision": revision or None}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), **where)
-    except (OSError, ValueError) as error:
-        raise ForethoughtError(f"cannot load the model '{source}': {str(error).strip().splitlines()[0]}") from error
+    tokenizer, model = load_weights(source, dtype)
     if not tokenizer.chat_template:
         raise ForethoughtError(f"the tokenizer of '{source}' has no chat template. Use an instruction-tuned model.")
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    weights = (
-        weights_hash(name, adapter) if local else f"{name}@{model.config._commit_hash}:{weights_hash(None, adapter)}"
-    )
+    local = os.path.isdir(source)
+    base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
+    weights = (base, weights_hash(None, adapter))
     identity = digest(weights, dtype, device, "slots-2")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
+
+
+def load_weights(source: str, dtype: str) -> tuple[Any, Any]:
+    """(tokenizer, model) from a directory, or from the hub as `ID` or `ID@REVISION`. ForethoughtError where it is not there."""
+    name, revision = (source, "") if os.path.isdir(source) else (source.partition("@")[0], source.partition("@")[2])
+    where: dict[str, Any] = {"local_files_only": True} if os.path.isdir(source) else {"revision": revision or None}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        return tokenizer, AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), **where)
+    except (OSError, ValueError) as error:
+        raise ForethoughtError(f"cannot load the model '{source}': {str(error).strip().splitlines()[0]}") from error
 
 
 def weights_hash(source: str | None, adapter: Path | None) -> str:

@@ -39,6 +39,7 @@ class OpenAIModel:
         backoff: float = 1.0,
     ) -> None:
         self.identity = f"openai:{model}@{url}"
+        self.pinned = False
         self._model, self._url, self._system = model, url.rstrip("/"), system
         self._tries, self._backoff = tries, backoff
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()

@@ -48,6 +48,7 @@ class ScriptedModel:
 
     def __init__(self, say: Say, name: str, system: str | None = None) -> None:
         self.identity = f"scripted:{name}"
+        self.pinned = True
         self._say = say
         self._system = system
         self._queue: deque[tuple[int, Question]] = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from forethought.analysis.rates import cells
 from forethought.attacks import ATTACKS
 from forethought.errors import ForethoughtError
 from forethought.judges import JUDGES
-from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
+from forethought.records import LABELS, Attempt, Example, Rejected, Verdict, digest
 from forethought.registry import Entry, parse_spec
 from forethought.report.data import AttackCard, ModelCard, ReportData, Transcript
 from forethought.report.page import render
-from forethought.run import Run, explain_disk, read_run
+from forethought.run import Run, explain_disk, read_run, run_hash
 
 SHOWN_PER_CELL = 8
 
@@ -42,12 +43,13 @@ def gather(judged: dict[str, Path], *, title: str, about: str = "") -> ReportDat
     seconds, policy, judge_run = 0.0, "", None
     for name, path in judged.items():
         judge_run = read_run(path, "judge")
-        attack_run = read_run(judge_run.info["config"]["attempts"], "attack")
-        prompts[attack_run.info["inputs"]["prompts"]] = name
+        attack_run = source_of(judge_run, "attempts", judge_run.info["config"]["attempts"], "attack")
+        asked = digest(attack_run.info["inputs"]["prompts"], attack_run.info["config"]["sampling"])
+        prompts[asked] = name
         if len(prompts) > 1:
             first, second = list(prompts.values())[:2]
             raise ForethoughtError(
-                f"'{first}' and '{second}' were asked different prompts and cannot stand in one table."
+                f"'{first}' and '{second}' were asked different prompts, or with other sampling, and cannot stand in one table."
             )
         attempts, verdicts = attack_run.read("attempts.jsonl", Attempt), judge_run.read("verdicts.jsonl", Verdict)
         found += cells(name, attempts, verdicts)
@@ -66,7 +68,7 @@ def gather(judged: dict[str, Path], *, title: str, about: str = "") -> ReportDat
     return ReportData(
         title=title,
         about=about,
-        command=" ".join(info["argv"]),
+        command=shlex.join(info["argv"]),
         seed=info["seed"],
         policy=policy or "none",
         models=tuple(cards),
@@ -79,6 +81,14 @@ def gather(judged: dict[str, Path], *, title: str, about: str = "") -> ReportDat
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
         seconds=seconds,
     )
+
+
+def source_of(run: Run, key: str, path: str, command: str) -> Run:
+    """The run that `run` was made from, still the same as then. Raises ForethoughtError where it has been made anew since."""
+    source = read_run(path, command)
+    if run.info["inputs"][key] != run_hash(source):
+        raise ForethoughtError(f"{path} was made anew after {run.path} had used it. Make {run.path} again.")
+    return source
 
 
 def sample(name: str, attempts: list[Attempt], verdicts: list[Verdict]) -> list[Transcript]:
@@ -103,8 +113,8 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
     trained = (Path(target["name"]) / "run.json").exists()
     if not trained:
         return ModelCard(name=name, base=target["name"], system=target["system"]), 0.0, ""
-    train_run = read_run(target["name"], "train")
-    synth_run = read_run(train_run.info["config"]["data"], "synth")
+    train_run = source_of(attack_run, target["name"], target["name"], "train")
+    synth_run = source_of(train_run, "data", train_run.info["config"]["data"], "synth")
     examples, rejected = synth_run.read("examples.jsonl", Example), synth_run.read("rejected.jsonl", Rejected)
     metrics: dict[str, Any] = train_run.info["metrics"]
     reasons = any(e.reasoning for e in examples)
@@ -112,7 +122,7 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
         name=name,
         base=train_run.info["config"]["model"],
         system=target["system"],
-        method=f"{train_run.info['config']['method']} on {synth_run.info['config']['method']}",
+        method=f"{train_run.info['config']['method']} on {synth_run.info['config']['method']} ({changed(train_run.info['config'])})",
         trained_on={label: train_run.info["counts"][label] for label in LABELS if label in train_run.info["counts"]},
         rejected=dict(Counter(r.reason for r in rejected)),
         steps=metrics["steps"],
@@ -121,9 +131,15 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
         validation_loss=metrics["validation_loss"],
         seconds=_took(train_run),
         format_ok=thoughts.count("ok") / len(thoughts) if reasons and thoughts else None,
-        commands=tuple(dict.fromkeys(" ".join(r.info["argv"]) for r in (synth_run, train_run, attack_run))),
+        commands=tuple(dict.fromkeys(shlex.join(r.info["argv"]) for r in (synth_run, train_run, attack_run))),
     )
     return card, _took(train_run) + _took(synth_run), synth_run.info["config"]["policy"]
+
+
+def changed(config: dict[str, Any]) -> str:
+    """The training settings that a reader needs to compare two models."""
+    keys = ("epochs", "batch_size", "learning_rate", "lora_rank", "decision_weight")
+    return ", ".join(f"{key} {config[key]:g}" for key in keys if key in config)
 
 
 def _took(run: Run) -> float:

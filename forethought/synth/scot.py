@@ -13,10 +13,11 @@ import re
 from typing import Literal
 
 from forethought.chat import split
+from forethought.errors import AskFailed
 from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
 from forethought.policy import Category, Policy
 from forethought.prompts import fill, fill_messages, read_lines, read_prompt
-from forethought.records import Decision, Example, Prompt, Rejected, Reply, Sampling
+from forethought.records import Decision, Example, Messages, Prompt, Rejected, Reply, Sampling
 from forethought.refusals import classify
 from forethought.synth import Synthesizer
 from forethought.synth.common import PACKAGE, Reject, first_sentence, own_answer, reasoned_refusal, repeats_run
@@ -58,7 +59,10 @@ def scot(
             teacher="teacher",
             policy=policy.hash,
             sample=sample,
-            checks=("intent is one faithful sentence", "decision matches label"),
+            checks=(
+                "intent is one faithful sentence",
+                "own answer complies" if decision != "refuse" else "refusal names the rule",
+            ),
         )
 
     return synthesize
@@ -123,10 +127,26 @@ def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
         return None
     listing = "\n".join(f"- {c.name}: {c.definition}" for c in options)
     messages = fill_messages(read_prompt(PACKAGE, "scot_category"), request=prompt.request, categories=listing)
-    found = yield Choose("teacher", messages, tuple(f" {c.name}" for c in options), prefix="Category:")
+    try:
+        found = yield Choose("teacher", messages, tuple(f" {c.name}" for c in options), prefix="Category:")
+    except AskFailed as error:
+        if error.kind != "unsupported":
+            raise
+        return (yield from _named(messages, options))
     assert isinstance(found, Logprobs)
     means = [p / n for p, n in zip(found.logprobs, found.tokens, strict=True)]
     return options[means.index(max(means))]
+
+
+def _named(messages: Messages, options: list[Category]) -> Flow[Category]:
+    """The category a chat server's teacher writes: its reply must be one of the names, and nothing else."""
+    reply = yield Ask("teacher", messages, sampling=Sampling(max_tokens=512))
+    assert isinstance(reply, Reply)
+    said = split(reply.text, reply.opened).answer.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
+    for category in options:
+        if said in (category.name.lower(), category.id):
+            return category
+    raise Reject("teacher names no category", said[:200])
 
 
 def short_thought(

@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -32,6 +30,7 @@ from forethought.chat import Encoded, check_rows, stop_ids
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import locate_weights
+from forethought.models.hf import load_weights
 from forethought.progress import Progress
 from forethought.records import Example, digest
 from forethought.run import Run, explain_disk
@@ -54,23 +53,25 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     source, adapter = locate_weights(model_name)
     if adapter is not None:
         raise ForethoughtError(f"'{model_name}' is an adapter. Train from its base model, or merge it first.")
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype))
+    tokenizer, model = load_weights(source, config.dtype)
     stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
     fitting, held_out = hold_out(examples, config.validation)
     rows = check_rows(tokenizer, map(_row, fitting), stops, config.max_length, config.decision_weight)
+    if len(rows) < len(fitting):
+        run.log(f"{len(fitting) - len(rows)} of {len(fitting)} rows are longer than max_length and are left out")
     unseen = check_rows(tokenizer, map(_row, held_out), stops, config.max_length) if held_out else []
     torch.manual_seed(seed)
     model = with_adapter(model, config)
     trainer = make_trainer(model, rows, unseen, config, run.path / "checkpoints", seed)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(run.path / "checkpoints"))
+    with explain_disk():
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(run.path / "checkpoints"))
     seconds = time.monotonic() - started
-    validation = trainer.evaluate()["eval_loss"] if unseen else math.nan
+    history = [h for h in trainer.state.log_history if "loss" in h]
+    validation = trainer.evaluate()["eval_loss"] if unseen else None
     with explain_disk():
         model.save_pretrained(run.path / "model")
         tokenizer.save_pretrained(run.path / "model")
-        history = [h for h in trainer.state.log_history if "loss" in h]
         (run.path / "losses.jsonl").write_text(
             "".join(json.dumps(h, sort_keys=True) + "\n" for h in history), encoding="utf-8"
         )
@@ -81,8 +82,8 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
         "steps": trainer.state.global_step,
         "trained_tokens": int(sum(len(r.ids) - r.prompt_length for r in rows) * config.epochs),
         "seconds": round(seconds, 1),
-        "train_loss": trainer.state.log_history[-1].get("train_loss", history[-1]["loss"]) if history else math.nan,
-        "final_loss": history[-1]["loss"] if history else math.nan,
+        "train_loss": sum(h["loss"] for h in history) / len(history),
+        "final_loss": history[-1]["loss"],
         "validation_loss": validation,
     }
 
@@ -120,8 +121,8 @@ def make_trainer(
     model: Any, rows: list[Encoded], unseen: list[Encoded], config: TrainConfig, out: Path, seed: int
 ) -> Trainer:
     """A Trainer over encoded rows: batches of similar length, right-padded, loss per trained token."""
-    per_forward = min(ROWS_PER_FORWARD, config.batch_size)
-    accumulate = max(1, config.batch_size // per_forward)
+    per_forward = max(n for n in range(1, ROWS_PER_FORWARD + 1) if config.batch_size % n == 0)
+    accumulate = config.batch_size // per_forward
     steps = max(1, math.ceil(math.ceil(len(rows) / per_forward) / accumulate * config.epochs))
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
