@@ -27,6 +27,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory to write."
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that was made with other settings.")]
 System = Annotated[str | None, typer.Option(help="System prompt the target is deployed with.")]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, for local models.")]
 PolicyName = Annotated[str, typer.Option("--policy", "-p", help="A shipped policy, or a YAML file.")]
 Data = Annotated[str, typer.Option(help="starter, starter:SPLIT, or a .jsonl, .csv or .parquet file.")]
 Take = Annotated[str | None, typer.Option(help="How many prompts of each label, for example harmful=24,benign=24.")]
@@ -107,6 +108,7 @@ def synth(
     teacher: Annotated[
         str | None, typer.Option(help="The model that writes the reasoning; default: the model itself.")
     ] = None,
+    dtype: Dtype = "float32",
     take: Take = None,
     column: Columns = None,
     value: Values = None,
@@ -123,13 +125,12 @@ def synth(
     if _listed(list_ or not method, SYNTHESIZERS):
         return
     from forethought import stages
-    from forethought.config import ModelConfig
     from forethought.policy import load_policy
 
     prompts = _prompts(data, take, column, value, seed)
     print(f"synth: {method} on {len(prompts)} prompts with {teacher or model}")
     made = stages.synth(
-        out, method, prompts, load_policy(policy), ModelConfig(name=model), ModelConfig(name=teacher) if teacher else None,
+        out, method, prompts, load_policy(policy), _model(model, None, dtype), _model(teacher, None, dtype) if teacher else None,
         seed=seed, overwrite=overwrite,
     )  # fmt: skip
     for reason, count in made.info["counts"].items():
@@ -185,6 +186,7 @@ def attack(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     system: System = None,
+    dtype: Dtype = "float32",
     column: Columns = None,
     value: Values = None,
     seed: Seed = 0,
@@ -200,7 +202,7 @@ def attack(
     if _listed(list_ or not target, ATTACKS):
         return
     from forethought import stages
-    from forethought.config import AttackConfig, ModelConfig
+    from forethought.config import AttackConfig
     from forethought.records import Sampling
 
     prompts = _prompts(data, take, column, value, seed, few="harmful=24,benign=24,borderline=32,sensitive=16")
@@ -209,7 +211,7 @@ def attack(
     chosen = tuple(dict.fromkeys(("direct", *_commas(attacks))))
     config = AttackConfig(attacks=chosen, sampling=sampling, prompts=data)
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}")
-    tried = stages.attack(out, ModelConfig(name=target, system=system), prompts, config, seed=seed, overwrite=overwrite)
+    tried = stages.attack(out, _model(target, system, dtype), prompts, config, seed=seed, overwrite=overwrite)
     for key, number in tried.info["counts"].items():
         print(f"  {key}: {number}")
     _wrote(tried.path, f"forethought judge {tried.path}")
@@ -376,6 +378,17 @@ def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool) -> 
     print(
         f"\nreport: {page}\nlook at it in a browser, or talk to a model: forethought chat {out / experiment.name}/train/NAME"
     )
+
+
+def _model(name: str, system: str | None, dtype: str) -> Any:
+    from pydantic import ValidationError
+
+    from forethought.config import ModelConfig, describe_validation
+
+    try:
+        return ModelConfig.model_validate({"name": name, "system": system, "dtype": dtype})
+    except ValidationError as error:
+        raise ForethoughtError(describe_validation(error, ModelConfig)) from error
 
 
 def _prompts(
