@@ -251,8 +251,10 @@ def test_attacks_on_a_run_that_is_not_there_or_not_finished(tmp_path: Path) -> N
 
 
 def command(*words: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    # A shell that starts the tests in the background has them ignore SIGINT, which children inherit.
+    entry = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from forethought.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-m", "forethought", *words],
+        [sys.executable, "-c", entry, *words],
         cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}, **options,
     )  # fmt: skip
