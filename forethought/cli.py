@@ -291,7 +291,7 @@ def report(
 
     named: dict[str, Path] = {}
     for item in runs:
-        name, eq, path = item.partition("=") if not Path(item).exists() else ("", "", item)
+        name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
         name = name if eq else Path(path).name
         if name in named:
             raise ForethoughtError(f"two runs are called '{name}'. Name them apart: first={named[name]} second={path}")

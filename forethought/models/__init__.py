@@ -61,5 +61,5 @@ def locate_weights(spec: str) -> tuple[str, Path | None]:
         raise ForethoughtError(f"{spec} holds no model: neither a finished training run nor a peft adapter.")
     raise ForethoughtError(
         f"unknown model '{spec}'. Write smollm2, hf:ID_OR_PATH, openai:MODEL@URL, scripted:NAME, or the path of a "
-        f"training run.{nearest(spec.partition(':')[0], KINDS) if ':' in spec or len(spec) < 12 else ''}"
+        f"training run.{nearest(spec.partition(':')[0], KINDS if ':' in spec else ['smollm2'])}"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.cache_utils import DynamicCache
+from transformers.utils import logging as hf_logging
 
 from forethought.chat import encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
@@ -18,6 +19,9 @@ from forethought.flow import Ask, Choose, Logprobs, Question
 from forethought.models.decode import ATTENTION, Decoder, Row
 from forethought.records import Reply, digest
 from forethought.run import hash_file
+
+# Weights load in a second; a bar for each load drowns our own progress.
+hf_logging.disable_progress_bar()
 
 SLOTS = 32
 LONG_SLOTS = 2

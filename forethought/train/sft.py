@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     model = with_adapter(model, config)
     trainer = make_trainer(model, rows, unseen, config, run.path / "checkpoints", seed)
     started = time.monotonic()
-    with explain_disk():
+    with explain_disk(), warnings.catch_warnings():
+        # The Trainer's own use of a name that transformers is about to rename.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(run.path / "checkpoints"))
     seconds = time.monotonic() - started
     history = [h for h in trainer.state.log_history if "loss" in h]
