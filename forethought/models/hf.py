@@ -21,7 +21,7 @@ from forethought.records import Reply, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
-hf_logging.disable_progress_bar()
+hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 SLOTS = 32
 LONG_SLOTS = 2
