@@ -130,6 +130,15 @@ class Kill(TrainerCallback):
             raise KeyboardInterrupt
 
 
+class Count(TrainerCallback):
+    """Counts the steps that were really done."""
+
+    steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps += 1
+
+
 def test_resume_ends_with_the_losses_of_an_uninterrupted_run(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,13 +158,21 @@ def test_resume_ends_with_the_losses_of_an_uninterrupted_run(
     # The kill tore the newest checkpoint apart, so the one before it has to serve.
     newest = max((run.path / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     (newest / "trainer_state.json").write_text("{torn")
-    monkeypatch.setattr(sft, "make_trainer", make)
+    counter = Count()
+
+    def counted(*args: Any) -> Any:
+        trainer = make(*args)
+        trainer.add_callback(counter)
+        return trainer
+
+    monkeypatch.setattr(sft, "make_trainer", counted)
     resumed = sft.learn(rows, f"hf:{tiny}", settings, run, 0)
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / d / "losses.jsonl").read_text().splitlines()]
         for d in ("whole", "cut")
     ]
     assert losses[0] == losses[1]
+    assert counter.steps == whole["steps"] - 2  # The checkpoint of step 4 was torn, so it went on from step 2.
     assert resumed["validation_loss"] == whole["validation_loss"]
     assert (run.path / "model" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model" / "adapter_model.safetensors"
