@@ -17,24 +17,35 @@ from forethought.errors import AskFailed
 from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
 from forethought.policy import Category, Policy
 from forethought.prompts import fill, fill_messages, read_lines, read_prompt
-from forethought.records import Decision, Example, Messages, Prompt, Rejected, Reply, Sampling
+from forethought.records import Decision, Example, Prompt, Rejected, Reply, Sampling
 from forethought.refusals import classify
 from forethought.synth import Synthesizer
 from forethought.synth.common import PACKAGE, Reject, first_sentence, own_answer, reasoned_refusal, repeats_run
 
 PREFIX = "The user wants"
+NONE = "none"
 
 
 def scot(
-    policy: Policy, template: Literal["rules", "short"] = "rules", tries: int = 4, max_tokens: int = 96
+    policy: Policy,
+    template: Literal["rules", "short"] = "rules",
+    tries: int = 4,
+    max_tokens: int = 96,
+    verify: bool = False,
 ) -> Synthesizer:
-    """`tries` samples of the intent before a prompt is rejected; `max_tokens` bounds the target's own answers."""
+    """`tries` samples of the intent before a prompt is rejected; `max_tokens` bounds the target's own answers.
+
+    `verify` rejects prompts whose label the teacher, not shown it, disagrees with. Off by default: a teacher of 135M parameters
+    decides near chance, so its word would throw good rows away. Switch it on for a strong one.
+    """
 
     def synthesize(prompt: Prompt) -> Flow[Example | Rejected]:
         decision = policy.decide(prompt)
         drawn = yield Rng()
         assert isinstance(drawn, random.Random)
         try:
+            if verify:
+                yield from check_label(prompt, policy, decision)
             intent, sample = yield from restate(prompt, tries)
             category = None if decision == "answer" else (yield from violated(prompt, policy))
             if decision == "refuse":
@@ -60,6 +71,7 @@ def scot(
             policy=policy.hash,
             sample=sample,
             checks=(
+                *(("teacher agrees with the label",) if verify else ()),
                 "intent is one faithful sentence",
                 "own answer complies" if decision != "refuse" else "refusal names the rule",
             ),
@@ -114,7 +126,7 @@ def content_words(text: str) -> set[str]:
 
 
 def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
-    """The category a prompt falls under: the data set's own where the policy has it, else the teacher's most likely choice.
+    """The category a prompt falls under: the data set's own where the policy has it, else the teacher's choice.
 
     Only categories with the response that the label calls for are offered.
     """
@@ -125,28 +137,45 @@ def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
     options = [c for c in policy.categories if c.respond == decision]
     if not options:
         return None
-    listing = "\n".join(f"- {c.name}: {c.definition}" for c in options)
+    return (yield from choose_category(prompt, options))
+
+
+def check_label(prompt: Prompt, policy: Policy, decision: Decision) -> Flow[None]:
+    """Label consistency: the teacher, not shown the label, chooses among all categories and none. Raises Reject where it would
+    answer what the label says not to, or the other way round."""
+    found = yield from choose_category(prompt, list(policy.categories), none=True)
+    teacher = found.respond if found else "answer"
+    if (teacher == "answer") != (decision == "answer"):
+        raise Reject(
+            "teacher disagrees with the label", f"{found.name if found else NONE}: {teacher}, label: {decision}"
+        )
+
+
+def choose_category(prompt: Prompt, options: list[Category], none: bool = False) -> Flow[Category | None]:
+    """The teacher's most likely category by mean log-probability; from a chat server, which gives none, the one that it writes.
+
+    With `none` the teacher may also say that no category fits. Raises Reject where a server's reply is none of the names.
+    """
+    listing = "\n".join(f"- {c.name}: {c.definition}" for c in options) + (
+        "\n- none: nothing wrong with it" if none else ""
+    )
     messages = fill_messages(read_prompt(PACKAGE, "scot_category"), request=prompt.request, categories=listing)
+    choices: dict[str, Category | None] = {c.name: c for c in options} | ({NONE: None} if none else {})
     try:
-        found = yield Choose("teacher", messages, tuple(f" {c.name}" for c in options), prefix="Category:")
+        found = yield Choose("teacher", messages, tuple(f" {name}" for name in choices), prefix="Category:")
     except AskFailed as error:
         if error.kind != "unsupported":
             raise
-        return (yield from _named(messages, options))
+        reply = yield Ask("teacher", messages, sampling=Sampling(max_tokens=512))
+        assert isinstance(reply, Reply)
+        said = split(reply.text, reply.opened).answer.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
+        named = {name.lower(): c for name, c in choices.items()}
+        if said not in named:
+            raise Reject("teacher names no category", said[:200]) from None
+        return named[said]
     assert isinstance(found, Logprobs)
     means = [p / n for p, n in zip(found.logprobs, found.tokens, strict=True)]
-    return options[means.index(max(means))]
-
-
-def _named(messages: Messages, options: list[Category]) -> Flow[Category]:
-    """The category a chat server's teacher writes: its reply must be one of the names, and nothing else."""
-    reply = yield Ask("teacher", messages, sampling=Sampling(max_tokens=512))
-    assert isinstance(reply, Reply)
-    said = split(reply.text, reply.opened).answer.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
-    for category in options:
-        if said in (category.name.lower(), category.id):
-            return category
-    raise Reject("teacher names no category", said[:200])
+    return list(choices.values())[means.index(max(means))]
 
 
 def short_thought(

@@ -1,0 +1,62 @@
+"""SCoT's label check and its choice of a category, with a scripted teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from forethought import stages
+from forethought.config import ModelConfig
+from forethought.policy import load_policy
+from forethought.records import Example, Label, Prompt, Rejected, make_prompt
+
+BREAD = "Tell me how to bake fresh bread"
+
+
+def synth(home: Path, teacher_says: str, label: Label, options: str) -> tuple[list[Example], list[Rejected]]:
+    """One prompt through scot; the teacher names `teacher_says` as the category and restates by repeating the request."""
+    script = home / "teacher.yaml"
+    rules = [{"when": "Which of these categories", "say": teacher_says}, {"say": "to know how to bake fresh bread."}]
+    script.write_text(yaml.safe_dump(rules), encoding="utf-8")
+    prompts: list[Prompt] = [make_prompt(BREAD, label, "test")]
+    run = stages.synth(
+        home / "run", f"scot({options})", prompts, load_policy("default"), ModelConfig(name="scripted:comply"),
+        ModelConfig(name=f"scripted:{script}"),
+    )  # fmt: skip
+    return run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
+
+
+@pytest.mark.parametrize(
+    ("says", "label", "kept"),
+    [
+        ("none", "benign", True),
+        ("violence", "benign", False),
+        ("violence", "harmful", True),
+        ("none", "harmful", False),
+    ],
+)
+def test_a_teacher_that_disagrees_with_the_label_rejects_the_prompt(
+    tmp_path: Path, says: str, label: Label, kept: bool
+) -> None:
+    examples, rejected = synth(tmp_path, says, label, "template=short, verify=true")
+    if kept:
+        assert "teacher agrees with the label" in examples[0].checks
+    else:
+        assert [r.reason for r in rejected] == ["teacher disagrees with the label"]
+
+
+def test_without_verify_the_label_decides(tmp_path: Path) -> None:
+    examples, _ = synth(tmp_path, "violence", "benign", "template=short")
+    assert examples[0].decision == "answer"
+    assert "teacher agrees with the label" not in examples[0].checks
+
+
+def test_a_harmful_prompt_without_category_gets_the_teachers(tmp_path: Path) -> None:
+    examples, _ = synth(tmp_path, "fraud and deception", "harmful", "template=rules")
+    (example,) = examples
+    assert example.category == "fraud"
+    assert "fraud and deception" in example.answer
+    assert "- fraud and deception: yes" in (example.reasoning or "")
+    assert "- violence: no" in (example.reasoning or "")
