@@ -164,6 +164,11 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     _write_atomically(path, lambda file: file.writelines(r.model_dump_json() + "\n" for r in records))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically."""
+    _write_atomically(path, lambda file: file.write(text))
+
+
 def write_json(path: Path, value: Any) -> None:
     _write_atomically(path, lambda file: json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=True))
 

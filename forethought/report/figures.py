@@ -69,14 +69,6 @@ def span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{round(100 * low)}–{round(100 * high)}%"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as `48 s`, `12 min` or `1.6 h`."""
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    return f"{round(whole / 60)} min" if whole < 5400 else f"{whole / 3600:.1f} h"
-
-
 def marker(index: int, x: float, y: float, r: float) -> str:
     """A filled mark of about equal area in each of the shapes: circle, square, triangle, diamond, triangle down."""
     shape = index % SHAPES

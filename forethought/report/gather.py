@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,7 @@ from forethought.records import LABELS, Attempt, Example, Rejected, Verdict, dig
 from forethought.registry import Entry, parse_spec
 from forethought.report.data import AttackCard, ModelCard, ReportData, Transcript
 from forethought.report.page import render
-from forethought.run import Run, explain_disk, read_run, run_hash
+from forethought.run import Run, explain_disk, read_run, run_hash, write_text
 
 SHOWN_PER_CELL = 8
 
@@ -26,9 +25,7 @@ def write_report(out: Path, judged: dict[str, Path], *, title: str, about: str =
     page = render(gather(judged, title=title, about=about))
     with explain_disk():
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + ".tmp")
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, out)
+    write_text(out, page)
     return out
 
 

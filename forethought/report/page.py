@@ -22,6 +22,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from forethought.analysis.rates import Z95, Cell, Rate, pooled
+from forethought.progress import duration
 from forethought.records import LABELS, Attempt, Label, Verdict
 from forethought.report import figures
 from forethought.report.data import ReportData, Transcript
@@ -73,7 +74,7 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=final
     )
-    environment.filters |= {"pct": figures.percent, "span": figures.span, "duration": figures.duration}
+    environment.filters |= {"pct": figures.percent, "span": figures.span, "duration": duration}
     environment.globals |= {"badge": _drawn(figures.badge), "strip": _drawn(figures.strip), "colour": figures.colour}
     return environment
 
