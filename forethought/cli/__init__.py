@@ -1,0 +1,72 @@
+"""The command line: names to stages, one file a command. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from forethought import __version__
+from forethought.cli import attack, chat, data, experiment, judge, policy, report, synth, train
+from forethought.errors import ForethoughtError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Teach a language model to think about safety before it answers, and prove what that changed.\n\n"
+    "Start with: `forethought quickstart`",
+)
+# In the order in which --help shows them.
+COMMANDS = (
+    experiment.quickstart,
+    experiment.run,
+    synth.synth,
+    train.train,
+    attack.attack,
+    judge.judge,
+    judge.calibrate,
+    report.report,
+    chat.chat,
+    data.data,
+)
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(policy.policy_app, name="policy")
+
+
+def main() -> None:
+    """Run the command line. A user's mistake prints one line and no traceback; exit code 1, or 130 for Ctrl-C."""
+    # A `module:function` of the working directory is found, as with python -m.
+    sys.path.append("")
+    try:
+        code = app(standalone_mode=False)
+    except ForethoughtError as error:
+        _stop(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except MemoryError:
+        _stop("out of memory. Use a smaller model or batch.", 1)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own usage errors
+            _stop(error.format_message(), 2)
+        raise
+    # Some versions of typer raise for Ctrl-C, some return its exit code.
+    if code == 130:
+        _stop("stopped. What was done is kept: run the same command again to go on.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"forethought: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,94 @@
+"""Options and small helpers that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forethought.errors import ForethoughtError
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory to write.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that was made with other settings.")]
+System = Annotated[str | None, typer.Option(help="System prompt the target is deployed with.")]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, for local models.")]
+PolicyName = Annotated[str, typer.Option("--policy", "-p", help="A shipped policy, or a YAML file.")]
+Data = Annotated[str, typer.Option(help="starter, starter:SPLIT, or a .jsonl, .csv or .parquet file.")]
+Take = Annotated[str | None, typer.Option(help="How many prompts of each label, for example harmful=24,benign=24.")]
+ListIt = Annotated[bool, typer.Option("--list", help="List what there is, and exit.")]
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where a file names its columns otherwise.")
+]
+Values = Annotated[
+    list[str] | None, typer.Option("--value", help="FIELD=VALUE for every row, for example label=harmful.")
+]
+
+
+def model_config(name: str, system: str | None, dtype: str) -> Any:
+    from pydantic import ValidationError
+
+    from forethought.config import ModelConfig, describe_validation
+
+    try:
+        return ModelConfig.model_validate({"name": name, "system": system, "dtype": dtype})
+    except ValidationError as error:
+        raise ForethoughtError(describe_validation(error, ModelConfig)) from error
+
+
+def read_prompts(
+    data: str, take: str | None, column: list[str] | None, value: list[str] | None, seed: int, few: str | None = None
+) -> list[Any]:
+    from pydantic import ValidationError
+
+    from forethought.config import DataConfig, describe_validation
+    from forethought.data import load_prompts, parse_data
+
+    if data.startswith("starter:test") and take is None and few:
+        take = few
+    config = parse_data(data).model_dump() | {"columns": pairs(column or []), "values": pairs(value or [])}
+    if take:
+        config["take"] = pairs(commas(take))
+    try:
+        return load_prompts(DataConfig.model_validate(config), seed)
+    except ValidationError as error:
+        raise ForethoughtError(describe_validation(error, DataConfig)) from error
+
+
+def pairs(items: list[str]) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        key, eq, value = item.partition("=")
+        if not eq:
+            raise ForethoughtError(f"cannot read '{item}'. Write KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+def commas(text: str) -> list[str]:
+    """Split at commas outside brackets."""
+    parts, depth = [""], 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [p.strip() for p in parts if p.strip()]
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def listed(wanted: bool, table: dict[str, Any]) -> bool:
+    if wanted:
+        for name, entry in table.items():
+            extra = ", ".join(filter(None, (entry.paper, f"needs {entry.needs}" if entry.needs else "")))
+            print(f"{name:<22} {entry.about}{f' [{extra}]' if extra else ''}")
+    return wanted
+
+
+def wrote(path: Path, look: str) -> None:
+    print(f"-> {path}\nnext: {look}")

@@ -1,0 +1,47 @@
+"""`forethought quickstart` and `forethought run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forethought.cli.common import Out, Overwrite
+
+
+def quickstart(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes to the experiment.")] = None,
+    out: Out = Path("runs"),
+    overwrite: Overwrite = False,
+) -> None:
+    """The whole pipeline on the embedded model, on a laptop, in minutes.
+
+    Example: `forethought quickstart seed=1`
+    """
+    _experiment("quickstart", overrides or [], out, overwrite)
+
+
+def run(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of a shipped one.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes to the experiment.")] = None,
+    out: Out = Path("runs"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Run an experiment file from data to report. Finished stages are skipped.
+
+    Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`
+    """
+    _experiment(experiment, overrides or [], out, overwrite)
+
+
+def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool) -> None:
+    from forethought.config import find_experiment, load_experiment
+    from forethought.pipeline import run_experiment
+
+    experiment = load_experiment(find_experiment(name), overrides)
+    print(f"{experiment.name}: {experiment.about}\n{experiment.model_dump_json(exclude_defaults=True)}")
+    page = run_experiment(experiment, out, print, overwrite)
+    print(
+        f"\nreport: {page}\nlook at it in a browser, or talk to a model: forethought chat {out / experiment.name}/train/NAME"
+    )
