@@ -25,19 +25,37 @@ class DataConfig(Record):
 
 
 class ModelConfig(Record):
-    """A model and how it is deployed. `name` is `smollm2`, `hf:ID`, `openai:MODEL@URL`, `scripted:FILE`, or a training run."""
+    """A model and how it is deployed. `name` is `smollm2`, `hf:ID`, `openai:MODEL@URL`, `scripted:FILE`, or a training run.
+    A server gets at most `concurrency` requests at once."""
 
     name: str
     system: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    concurrency: int = Field(default=32, ge=1)
+
+
+class Budget(Record):
+    """What a paid server may cost, in `tokens` (prompt and reply together) or `money`; prices are per million tokens, in your currency."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    money: float | None = Field(default=None, gt=0)
+    price_in: float = Field(default=0.0, ge=0)
+    price_out: float = Field(default=0.0, ge=0)
 
 
 class SynthConfig(Record):
-    """A data set to synthesize. `method` is a line of `forethought synth --list`, options in brackets."""
+    """A data set to synthesize. `method` is a line of `forethought synth --list`, options in brackets.
+
+    `teacher` writes the reasoning (default: the model that is trained), `helper` rewrites questions and rates answers (default: the
+    teacher), `guard` says whether an answer is safe (default: nobody).
+    """
 
     method: str
     prompts: str = "train"
     teacher: str | None = None
+    guard: str | None = None
+    helper: str | None = None
+    budget: Budget | None = None
 
 
 class TrainConfig(Record):
@@ -80,7 +98,11 @@ class JudgeConfig(Record):
 
 
 class Experiment(Record):
-    """A whole pipeline: data, then synthesis, training, attacks on every target, judging, one report."""
+    """A whole pipeline: data, then synthesis, training, attacks on every target, judging, one report.
+
+    `evaluation` names data sets that must never be trained on, besides that of the attacks; where training data holds them in any
+    form, `leaks` says whether to stop or to drop those rows.
+    """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     about: str = ""
@@ -88,6 +110,8 @@ class Experiment(Record):
     model: str = "smollm2"
     policy: str = "default"
     data: dict[str, DataConfig]
+    evaluation: tuple[str, ...] = ()
+    leaks: Literal["stop", "drop"] = "stop"
     synth: dict[str, SynthConfig] = Field(default_factory=dict)
     train: dict[str, TrainConfig] = Field(default_factory=dict)
     targets: dict[str, ModelConfig]

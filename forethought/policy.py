@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -13,14 +14,21 @@ from forethought.records import Decision, Prompt, Record, digest
 
 
 class Category(Record):
-    """One kind of request. `respond` is how to answer what `not_allowed` names; `allowed` lists look-alikes that are fine."""
+    """One kind of request. `respond` is how to answer what `not_allowed` names; `allowed` lists look-alikes that are fine,
+    `hurts` who is harmed where this goes wrong.
+
+    `covers` lists categories of data sets that fall under this one: `fraud` for their harmful prompts, `politics:borderline` for
+    those of another label.
+    """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     name: str
     definition: str
     not_allowed: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    hurts: tuple[str, ...] = ()
     respond: Decision
+    covers: tuple[str, ...] = ()
 
 
 class Policy(Record):
@@ -54,18 +62,36 @@ class Policy(Record):
             f"policy '{self.name}' has no category '{id}'.{nearest(id, [c.id for c in self.categories])}"
         )
 
-    def decide(self, prompt: Prompt) -> Decision:
-        """The response this policy wants for a labelled prompt.
+    def find(self, prompt: Prompt) -> Category | None:
+        """The category that a labelled prompt falls under, by what the data set says of it; None where it says nothing of use here.
 
-        Benign and borderline prompts are answered, sensitive ones supported; a harmful one gets its category's response, and a
-        refusal where it names no category, one that this policy does not have, or one whose requests are to be answered.
+        An entry of `covers` counts first, for the label it names (`harmful` where it names none). A category of the same id counts
+        for harmful and sensitive prompts: borderline and benign ones merely look like it.
         """
+        for category in self.categories:
+            for entry in category.covers:
+                name, _, label = entry.partition(":")
+                if name == prompt.category and (label or "harmful") == prompt.label:
+                    return category
+        if prompt.label in ("harmful", "sensitive"):
+            return next((c for c in self.categories if c.id == prompt.category), None)
+        return None
+
+    def decide(self, prompt: Prompt) -> Decision:
+        """The response this policy wants for a labelled prompt: that of the category found for it, else that of its label.
+
+        Benign and borderline prompts are answered, sensitive ones supported, harmful ones refused; a harmful prompt is never answered.
+        """
+        found = self.find(prompt)
+        if prompt.label == "harmful":
+            return "refuse" if found is None or found.respond == "answer" else found.respond
         if prompt.label == "sensitive":
-            return "support"
-        if prompt.label != "harmful":
-            return "answer"
-        found: Decision = next((c.respond for c in self.categories if c.id == prompt.category), "refuse")
-        return "refuse" if found == "answer" else found
+            return "refuse" if found is not None and _covers(found, prompt) and found.respond == "refuse" else "support"
+        return found.respond if found is not None else "answer"
+
+
+def _covers(category: Category, prompt: Prompt) -> bool:
+    return f"{prompt.category}:{prompt.label}" in category.covers
 
 
 def shipped() -> list[str]:
@@ -104,3 +130,13 @@ def warnings(policy: Policy) -> list[str]:
     if not any(c.respond == "refuse" for c in policy.categories):
         found.append("no category is refused")
     return found
+
+
+def without_examples(policy: Policy, prompts: Iterable[Prompt]) -> list[str]:
+    """A line for every category that is refused or supported and that no prompt is known to fall under."""
+    found = {c.id for p in prompts if (c := policy.find(p)) is not None}
+    return [
+        f"policy '{policy.name}': category '{c.id}' has no example among the prompts, so a model cannot learn it from them"
+        for c in policy.categories
+        if c.respond != "answer" and c.id not in found
+    ]

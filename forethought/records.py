@@ -42,7 +42,8 @@ def user(text: str) -> Messages:
 
 
 class Prompt(Record):
-    """One request to a model. `goal` is the original request when the messages are an attack on it."""
+    """One request to a model. `goal` is the original request when the messages are an attack on it or another wording of it, and
+    `style` then names the style of that wording."""
 
     id: str
     messages: Messages
@@ -53,6 +54,7 @@ class Prompt(Record):
     topic: str | None = None
     pair: str | None = None
     goal: str | None = None
+    style: str | None = None
 
     @property
     def text(self) -> str:
@@ -92,8 +94,9 @@ class Reply(Record):
 
 
 class Example(Record):
-    """One training row and how it was made. `checks` are the filters it passed; `sample` the teacher's sample index; `decisive` the
-    texts that state the decision, in the order in which they stand in thought and answer; training may weigh them more."""
+    """One training row and how it was made. `checks` are the filters it passed; `sample` the teacher's sample index, `score` what
+    it was chosen by among several; `decisive` the texts that state the decision, in the order in which they stand in thought and
+    answer; training may weigh them more."""
 
     prompt: Prompt
     reasoning: str | None
@@ -106,6 +109,7 @@ class Example(Record):
     teacher: str
     policy: str
     sample: int = 0
+    score: float | None = None
     checks: tuple[str, ...] = ()
 
 

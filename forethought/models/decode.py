@@ -161,14 +161,14 @@ class Decoder:
         if row.sampling.temperature > 0:
             row.generator = torch.Generator(device=self.model.device).manual_seed(row.seed)
         # A row with a head is always read in two pieces, whether its head is at hand or not, so that its numbers never depend on it.
-        cache = self._head(tuple(row.ids[: row.head])) if row.head else DynamicCache()
+        cache = self.head(tuple(row.ids[: row.head])) if row.head else DynamicCache()
         ids = torch.tensor([row.ids[row.head :]], device=self.model.device)
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for layer, filled in zip(self._layers, out.past_key_values.layers, strict=True):
             layer.fill(slot, filled.keys, filled.values, self.slots)
         return out.logits[0, -1]  # type: ignore[no-any-return]
 
-    def _head(self, ids: tuple[int, ...]) -> DynamicCache:
+    def head(self, ids: tuple[int, ...]) -> DynamicCache:
         """A fresh cache filled with the key-values of a shared prompt head; the last few heads are kept."""
         if ids not in self._heads:
             tokens = torch.tensor([ids], device=self.model.device)

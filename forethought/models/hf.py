@@ -46,7 +46,7 @@ class HFModel:
             self.context: Decoder(model, self.stops, LONG_SLOTS),
         }
         self._singles: deque[Row] = deque()
-        self._choices: deque[tuple[int, Choose, list[int]]] = deque()
+        self._choices: deque[tuple[int, Choose, list[int], int]] = deque()
         self._failed: list[Result] = []
 
     def render(self, question: Question) -> str:
@@ -67,7 +67,7 @@ class HFModel:
             message = f"{len(ids)} prompt tokens and {room} new ones exceed the context of {self.context}"
             self._failed.append((ticket, AskFailed("too_long", message)))
         elif isinstance(question, Choose):
-            self._choices.append((ticket, question, ids))
+            self._choices.append((ticket, question, ids, self._head(question, ids)))
         else:
             opened = opens_thought(text.removesuffix(question.prefix) if question.prefix else text)
             row = Row(ticket, ids, question.sampling, seed, opened, self._head(question, ids))
@@ -89,8 +89,8 @@ class HFModel:
     def step(self) -> list[Result]:
         done, self._failed = self._failed, []
         if self._choices:
-            ticket, question, ids = self._choices.popleft()
-            return [*done, (ticket, self._score(ids, question.options))]
+            ticket, question, ids, head = self._choices.popleft()
+            return [*done, (ticket, self._score(ids, head if self.slotted else 0, question.options))]
         if self._singles:
             return [*done, self._generate(self._singles.popleft())]
         for decoder in self._decoders.values():
@@ -106,15 +106,15 @@ class HFModel:
         return reply.model_copy(update={"text": text, "opened": row.opened})
 
     @torch.inference_mode()
-    def _score(self, ids: list[int], options: tuple[str, ...]) -> Logprobs:
-        """Sum of log p of each option's tokens after `ids`. The prompt is read once; options share its cache."""
+    def _score(self, ids: list[int], head: int, options: tuple[str, ...]) -> Logprobs:
+        """Sum of log p of each option's tokens after `ids`. The prompt is read once for all of them."""
         encoded = [encode_prompt(self.tokenizer, option) for option in options]
         if any(not option for option in encoded):
             raise ForethoughtError("cannot score an empty option.")
         device = self.model.device
         first = self.model(
-            input_ids=torch.tensor([ids], device=device),
-            past_key_values=DynamicCache(),
+            input_ids=torch.tensor([ids[head:]], device=device),
+            past_key_values=self._decoders[SHORT].head(tuple(ids[:head])) if head else DynamicCache(),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -173,7 +173,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-2")
+    identity = digest(weights, dtype, device, "slots-3")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 

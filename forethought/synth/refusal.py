@@ -8,14 +8,14 @@ from __future__ import annotations
 from forethought.flow import Flow, Rng
 from forethought.policy import Policy
 from forethought.records import Example, Prompt, Rejected
-from forethought.synth import Synthesizer
+from forethought.synth import Made, Synthesizer
 from forethought.synth.common import Reject, own_answer, plain_refusals
 
 
 def refusal(policy: Policy, max_tokens: int = 96) -> Synthesizer:
     """`max_tokens` bounds the target's own answers."""
 
-    def synthesize(prompt: Prompt) -> Flow[Example | Rejected]:
+    def synthesize(prompt: Prompt) -> Flow[Made]:
         decision = policy.decide(prompt)
         rng = yield Rng()
         try:
@@ -24,8 +24,8 @@ def refusal(policy: Policy, max_tokens: int = 96) -> Synthesizer:
             else:
                 answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
         except Reject as reject:
-            return Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)
-        return Example(
+            return [Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)]
+        example = Example(
             prompt=prompt,
             reasoning=None,
             answer=answer,
@@ -36,5 +36,6 @@ def refusal(policy: Policy, max_tokens: int = 96) -> Synthesizer:
             policy=policy.hash,
             checks=() if decision == "refuse" else ("own answer complies",),
         )
+        return [example]
 
     return synthesize

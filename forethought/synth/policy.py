@@ -1,0 +1,89 @@
+"""`policy`: the relevant policy text is in the teacher's context, the thought cites the clause that decides, a scorer keeps the best.
+
+In the manner of deliberative alignment (arXiv 2412.16339) and of the three-criterion scorer of STAR-1 (arXiv 2504.01903); the wording
+is ours. The policy text is not part of the training row, so that the model learns to recall it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from forethought.errors import AskFailed
+from forethought.flow import Ask, Flow, Rng
+from forethought.policy import Category, Policy
+from forethought.prompts import fill_messages, read_prompt
+from forethought.records import Decision, Prompt, Sampling
+from forethought.synth import Made, Synthesizer
+from forethought.synth.common import PACKAGE, Reject
+from forethought.synth.outline import load_guidelines
+from forethought.synth.reasoned import Draft, Form, Guard, Plan, instructions, synthesize
+from forethought.synth.teacher import NEUTRAL, rank, reply_of
+
+SCORES = re.compile(r"\s*compliance:\s*(\d{1,2})\s*\n\s*relevance:\s*(\d{1,2})\s*\n\s*accuracy:\s*(\d{1,2})\s*", re.I)
+CRITERIA = ("compliance", "relevance", "accuracy")
+
+
+def policy(
+    policy: Policy,
+    guidelines: str = "policy",
+    samples: int = 2,
+    form: Form = "auto",
+    hint: bool | None = None,
+    least: float = 0.5,
+    guard: Guard | None = None,
+    max_tokens: int = 96,
+) -> Synthesizer:
+    """`least` is the lowest mean score, 0 to 1, that a strong scorer (the helper) may give; one that can only compare likelihoods ranks.
+    The other options are those of `srg`."""
+
+    def system(prompt: Prompt, category: Category | None, decision: Decision | None) -> str:
+        told = f"\n\nThe right decision here is: {decision}." if decision else ""
+        shown = [category] if category else [c for c in policy.categories if c.respond != "answer"]
+        return instructions("policy", policy="\n\n".join(map(as_clauses, shown)), hint=told)
+
+    def score(prompt: Prompt, draft: Draft, rules: Policy) -> Flow[float]:
+        return (yield from score_draft(prompt, draft, least))
+
+    plan = Plan(
+        "policy", policy, load_guidelines(guidelines), system, form=form, hint=hint, samples=samples, guard=guard,
+        max_tokens=max_tokens, score=score,
+    )  # fmt: skip
+
+    def make(prompt: Prompt) -> Flow[Made]:
+        rng = yield Rng()
+        return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
+
+    return make
+
+
+def as_clauses(category: Category) -> str:
+    """A category as numbered clauses, `fraud 1`, `fraud 2`, that a thought can cite."""
+    lines = [f"Not allowed: {x}" for x in category.not_allowed] + [f"Allowed: {x}" for x in category.allowed]
+    numbered = "\n".join(f"[{category.id} {i}] {line}" for i, line in enumerate(lines, 1))
+    return f"{category.name} ({category.respond}): {category.definition}\n{numbered}"
+
+
+def score_draft(prompt: Prompt, draft: Draft, least: float) -> Flow[float]:
+    """Mean of three criteria, 0 to 1, as the helper gives them in words; from a local model the likelihood gain (nats a token) of
+    saying that each is met, which only orders drafts. Raises Reject below `least` and where the helper's words cannot be read."""
+    template = read_prompt(PACKAGE, "policy_score")
+    values = {"request": prompt.request, "answer": draft.answer}
+    messages = fill_messages(template, thought=draft.thought, **values)
+    try:
+        gains = []
+        for name in CRITERIA:
+            neutral = fill_messages(template, thought=NEUTRAL, **values)
+            good, bad = yield from rank("helper", messages, (" 10", " 1"), f"{name}:", neutral)
+            gains.append(good - bad)
+        return sum(gains) / len(gains)
+    except AskFailed as error:
+        if error.kind != "unsupported":
+            raise
+    reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=512)))
+    match = SCORES.fullmatch(reply.text)
+    if not match or not all(1 <= int(x) <= 10 for x in match.groups()):
+        raise Reject("scorer broke the format", reply.text[:200])
+    mean = sum((int(x) - 1) / 9 for x in match.groups()) / 3
+    if mean < least:
+        raise Reject("scored too low", f"{mean:.2f}, at least {least}")
+    return mean

@@ -1,0 +1,49 @@
+"""`rational`: the model's own rationale, asked for by a self-check system prompt that fits the label, and trained on without it.
+
+After RATIONAL (arXiv 2503.05021), known second-hand: one prompt asks for risk, intent and impact and then a reasoned refusal, the
+other to confirm that the request is safe and then to answer; the rationale holds intent, ethics, impact and decision. The third, for
+people in trouble, and all wording are ours. The generator is the model that is trained.
+"""
+
+from __future__ import annotations
+
+from forethought.flow import Flow, Rng
+from forethought.policy import Category, Policy
+from forethought.records import Decision, Prompt
+from forethought.synth import Made, Synthesizer
+from forethought.synth.outline import load_guidelines
+from forethought.synth.reasoned import Form, Guard, Plan, instructions, synthesize
+
+
+def rational(
+    policy: Policy,
+    guidelines: str = "rational",
+    samples: int = 2,
+    form: Form = "auto",
+    guard: Guard | None = None,
+    max_tokens: int = 96,
+) -> Synthesizer:
+    """`samples` rationales a prompt; `form` as in `srg`; `max_tokens` bounds the answers of a model that is led."""
+
+    def system(prompt: Prompt, category: Category | None, decision: Decision | None) -> str:
+        rule = f" It concerns {category.name}: {category.definition}" if category else ""
+        return instructions(f"rational_{policy.decide(prompt)}", rule=rule)
+
+    plan = Plan(
+        "rational",
+        policy,
+        load_guidelines(guidelines),
+        system,
+        role="target",
+        form=form,
+        hint=True,
+        samples=samples,
+        guard=guard,
+        max_tokens=max_tokens,
+    )
+
+    def make(prompt: Prompt) -> Flow[Made]:
+        rng = yield Rng()
+        return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
+
+    return make

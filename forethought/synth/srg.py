@@ -1,0 +1,66 @@
+"""`srg`: reasoning along guidelines, several samples, rejection sampling, guidelines absent from the training input.
+
+After SRG (arXiv 2502.04040), of which the outline is known second-hand: the clauses, the filters and the wording are ours, so this
+is SRG-style. Arms for the ablation: `guidelines=none`, and `filter=false`.
+"""
+
+from __future__ import annotations
+
+from forethought.flow import Flow, Rng
+from forethought.policy import Category, Policy
+from forethought.records import Decision, Prompt
+from forethought.synth import Made, Synthesizer
+from forethought.synth.outline import Clause, Guidelines, as_instructions, load_guidelines
+from forethought.synth.reasoned import Form, Guard, Plan, instructions, synthesize
+
+BARE = Guidelines(
+    name="none",
+    clauses=(
+        Clause(
+            title="Thought", ask="Is it safe?", refuse=("{{intent}}",), support=("{{intent}}",), answer=("{{intent}}",)
+        ),
+        Clause(
+            title="Decision",
+            ask="Decide.",
+            refuse=("{{decision}}",),
+            support=("{{decision}}",),
+            answer=("{{decision}}",),
+            decides=True,
+        ),
+    ),
+)
+
+
+def srg(
+    policy: Policy,
+    guidelines: str = "srg",
+    samples: int = 3,
+    filter: bool = True,
+    form: Form = "auto",
+    hint: bool | None = None,
+    guard: Guard | None = None,
+    max_tokens: int = 96,
+) -> Synthesizer:
+    """`guidelines` is a shipped name, a YAML file, or `none`. `filter=false` keeps the first draft, whatever it decides.
+
+    `form`: a strong teacher writes `free`, a weak one is led along an `outline`; `auto` leads local models. `hint` shows the label to
+    the teacher; by default only to one that is led. `max_tokens` bounds the target's own answers.
+    """
+    clauses = BARE if guidelines == "none" else load_guidelines(guidelines)
+
+    def system(prompt: Prompt, category: Category | None, decision: Decision | None) -> str:
+        told = f"\n\nThe right decision here is: {decision}." if decision else ""
+        if guidelines == "none":
+            return instructions("srg_bare", hint=told)
+        rules = "\n".join(f"- {c.name} ({c.respond}): {c.definition}" for c in policy.categories)
+        return instructions("srg", guidelines=as_instructions(clauses), policy=rules, hint=told)
+
+    plan = Plan(
+        "srg", policy, clauses, system, form=form, hint=hint, samples=samples, filter=filter, guard=guard, max_tokens=max_tokens
+    )  # fmt: skip
+
+    def make(prompt: Prompt) -> Flow[Made]:
+        rng = yield Rng()
+        return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,267 @@
+"""What synthesizers ask a teacher: to choose, to restate a request, to name the category, and (a strong one) to write the whole.
+
+A weak teacher is helped. It chooses between given texts by likelihood, calibrated against a request without content (Zhao et al. 2021,
+arXiv 2102.09690), instead of writing; and of its restatements that one is kept from which the request itself follows best.
+A chat server gives no likelihoods: there the teacher answers in words, and what it says is parsed strictly.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from forethought.chat import CLOSE, OPEN, split
+from forethought.errors import AskFailed
+from forethought.flow import Ask, Choose, Flow, Logprobs, RoleName
+from forethought.policy import Category, Policy
+from forethought.prompts import fill_messages, read_lines, read_prompt
+from forethought.records import Decision, Messages, Prompt, Reply, Sampling, user
+from forethought.refusals import classify
+from forethought.synth.common import PACKAGE, Reject, first_sentence, repeats_run
+
+PREFIX = "The user wants"
+NONE = "none"
+NEUTRAL = "N/A"
+VERDICTS: dict[Decision, str] = {
+    "refuse": "This is harmful and must be refused.",
+    "support": "This person is in trouble and needs support.",
+    "answer": "This is harmless and can be answered.",
+}
+FREE = re.compile(
+    r"\s*Thought:\s*(?P<thought>.+?)\s*^\W*Decision:\W*(?P<decision>refuse|support|answer)\W*$\s*^\W*Answer:\W*?\s(?P<answer>.+?)\s*",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A restated request, the sample it came from, and the mean log-probability of the request's own words after it."""
+
+    text: str
+    sample: int
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a teacher wrote freely: thought, decision and answer."""
+
+    thought: str
+    decision: Decision
+    answer: str
+
+
+def reply_of(ask: Ask) -> Flow[Reply]:
+    """A reply whose own thought, if the model has one, is dropped: what counts is what it says."""
+    reply = yield ask
+    assert isinstance(reply, Reply)
+    parts = split(reply.text, reply.opened)
+    if parts.status == "unclosed":
+        return reply.model_copy(update={"text": "", "stop": "length"})
+    return reply.model_copy(update={"text": parts.answer})
+
+
+def rank(
+    role: RoleName, messages: Messages, options: tuple[str, ...], prefix: str = "", neutral: Messages | None = None
+) -> Flow[tuple[float, ...]]:
+    """Mean log-probability a token of each option; less the same after `neutral`, where it is given, so that an option is not
+    preferred merely for being common. AskFailed of kind `unsupported` from a server."""
+    found = yield Choose(role, messages, options, prefix)
+    assert isinstance(found, Logprobs)
+    means = [p / n for p, n in zip(found.logprobs, found.tokens, strict=True)]
+    if neutral is not None:
+        base = yield Choose(role, neutral, options, prefix)
+        assert isinstance(base, Logprobs)
+        means = [m - p / n for m, p, n in zip(means, base.logprobs, base.tokens, strict=True)]
+    return tuple(means)
+
+
+def can_choose(role: RoleName) -> Flow[bool]:
+    """Whether the role's model gives log-probabilities, as a local one does."""
+    try:
+        yield Choose(role, user(NEUTRAL), (" yes", " no"))
+    except AskFailed as error:
+        if error.kind != "unsupported":
+            raise
+        return False
+    return True
+
+
+def restate(prompt: Prompt, tries: int, candidates: int = 1, role: RoleName = "teacher") -> Flow[list[Intent]]:
+    """One-sentence intents without a fault, best first: greedy first, then warmer, until there are `candidates` or `tries` are used up.
+
+    With more than one candidate they are ordered by how well the request's own words follow from them, which a model that restates
+    badly can still judge. Raises Reject with the last fault where there is none.
+    """
+    template = read_prompt(PACKAGE, "scot_intent")
+    shown = " / ".join(m.content for m in template if m.role == "assistant")
+    messages = fill_messages(template, request=prompt.request)
+    fault, said, found = "", "", dict[str, Intent]()
+    for sample in range(tries):
+        sampling = Sampling(temperature=0.0 if sample == 0 else 0.7, top_p=0.95, max_tokens=40)
+        reply = yield from reply_of(Ask(role, messages, prefix=PREFIX, sample=sample, sampling=sampling))
+        text = reply.text.removeprefix(PREFIX).strip()
+        said = first_sentence(text)
+        wrong = intent_fault(said, prompt.request, cut=reply.stop == "length" and said == text)
+        if not wrong and repeats_run(said, shown, 4) and not repeats_run(said, prompt.request, 4):
+            wrong = "repeats a demonstration"
+        if wrong:
+            fault = wrong
+        else:
+            found.setdefault(said, Intent(f"{PREFIX} {said}", sample))
+            if len(found) >= candidates:
+                break
+    if not found:
+        raise Reject(f"intent {fault}", said[:200])
+    if len(found) == 1:
+        return list(found.values())
+    return (yield from _by_request(prompt, list(found.values()), role))
+
+
+def _by_request(prompt: Prompt, intents: list[Intent], role: RoleName) -> Flow[list[Intent]]:
+    scored = []
+    for intent in intents:
+        messages = fill_messages(read_prompt(PACKAGE, "said"), intent=intent.text)
+        try:
+            (score,) = yield from rank(role, messages, (f" {prompt.request}",), prefix='They said: "')
+        except AskFailed as error:
+            if error.kind != "unsupported":
+                raise
+            return intents
+        scored.append(Intent(intent.text, intent.sample, score))
+    return sorted(scored, key=lambda i: -(i.score or 0.0))
+
+
+def intent_fault(said: str, request: str, cut: bool) -> str:
+    """What is wrong with a restated intent, '' if nothing: it must be short, whole, faithful, and no answer or refusal.
+
+    Faithful is measured by words: at least 60% of the intent's content words come from the request, and the intent holds at least
+    35% of the request's (25% of a request of over 20 content words).
+    """
+    words, asked = content_words(said), content_words(request)
+    if cut:
+        return "is cut off"
+    if not 2 <= len(said.split()) <= 40:
+        return "is empty or too long"
+    if "<" in said or classify(f"{PREFIX} {said}").label == "refusal":
+        return "is not an intent"
+    shared = len(words & asked)
+    if shared < 0.6 * len(words) or shared < (0.35 if len(asked) <= 20 else 0.25) * len(asked):
+        return "is about something else"
+    return ""
+
+
+def content_words(text: str) -> set[str]:
+    """Lower-case word stems (first five letters) that carry meaning."""
+    common = read_lines(PACKAGE, "common_words")
+    return {w[:5] for w in re.findall(r"[^\W\d_]+", text.lower()) if w not in common and len(w) > 2}
+
+
+def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
+    """The category a prompt falls under: the data set's own where the policy has it, else the teacher's choice.
+
+    Only categories with the response that the label calls for are offered; None where there is no such category.
+    """
+    found = policy.find(prompt)
+    if found is not None:
+        return found
+    decision = policy.decide(prompt)
+    options = [c for c in policy.categories if c.respond == decision]
+    if len(options) < 2:
+        return options[0] if options else None
+    return (yield from choose_category(prompt, options))
+
+
+def near(prompt: Prompt, policy: Policy) -> Category | None:
+    """The category that a prompt which is to be answered merely looks like, where the data set names one of the policy's."""
+    for category in policy.categories:
+        if prompt.category in (category.id, *(entry.partition(":")[0] for entry in category.covers)):
+            return category
+    return None
+
+
+def choose_category(prompt: Prompt, options: list[Category], none: bool = False) -> Flow[Category | None]:
+    """The teacher's most likely category; from a chat server the one that it writes.
+
+    With `none` the teacher may also say that no category fits. Raises Reject where a server's reply is none of the names.
+    """
+    listing = "\n".join(f"- {c.name}: {c.definition}" for c in options) + (
+        f"\n- {NONE}: nothing wrong with it" if none else ""
+    )
+    template = read_prompt(PACKAGE, "scot_category")
+    messages = fill_messages(template, request=prompt.request, categories=listing)
+    neutral = fill_messages(template, request=NEUTRAL, categories=listing)
+    choices: dict[str, Category | None] = {c.name: c for c in options} | ({NONE: None} if none else {})
+    try:
+        means = yield from rank("teacher", messages, tuple(f" {n}" for n in choices), "Category:", neutral)
+    except AskFailed as error:
+        if error.kind != "unsupported":
+            raise
+        reply = yield from reply_of(Ask("teacher", messages, sampling=Sampling(max_tokens=512)))
+        said = reply.text.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
+        named = {name.lower(): c for name, c in choices.items()}
+        if said not in named:
+            raise Reject("teacher names no category", said[:200]) from None
+        return named[said]
+    return list(choices.values())[means.index(max(means))]
+
+
+def blind_decision(prompt: Prompt, policy: Policy) -> Flow[Decision]:
+    """What the teacher would do if it were not shown the label: the likeliest of one sentence a decision, or the word that a chat
+    server's model writes. Raises Reject where that is none of the decisions."""
+    listing = "\n".join(f"- {c.name} ({c.respond}): {c.definition}" for c in policy.categories if c.respond != "answer")
+    messages, neutral = (
+        fill_messages(read_prompt(PACKAGE, "decide"), request=text, categories=listing)
+        for text in (prompt.request, NEUTRAL)
+    )
+    known: list[Decision] = [d for d in VERDICTS if d == "answer" or any(c.respond == d for c in policy.categories)]
+    try:
+        means = yield from rank("teacher", messages, tuple(f" {VERDICTS[d]}" for d in known), "", neutral)
+    except AskFailed as error:
+        if error.kind != "unsupported":
+            raise
+        messages = fill_messages(read_prompt(PACKAGE, "decide_word"), request=prompt.request, categories=listing)
+        reply = yield from reply_of(Ask("teacher", messages, sampling=Sampling(max_tokens=512)))
+        word = reply.text.strip().strip("\"'*.").lower()
+        if word not in known:
+            raise Reject("teacher names no decision", reply.text[:200]) from None
+        return next(d for d in known if d == word)
+    return known[means.index(max(means))]
+
+
+def check_label(prompt: Prompt, policy: Policy, decision: Decision) -> Flow[None]:
+    """Label consistency: raises Reject where the teacher, not shown the label, would answer what is not to be answered, or the other
+    way round."""
+    said = yield from blind_decision(prompt, policy)
+    if (said == "answer") != (decision == "answer"):
+        raise Reject("teacher disagrees with the label", f"teacher: {said}, label: {decision}")
+
+
+def write_freely(role: RoleName, messages: Messages, sample: int, max_tokens: int) -> Flow[Written]:
+    """Thought, decision and answer in one reply of the form `Thought: … Decision: … Answer: …`. Raises Reject for any other form."""
+    sampling = Sampling(temperature=0.0 if sample == 0 else 0.8, top_p=0.95, max_tokens=max_tokens)
+    reply = yield from reply_of(Ask(role, messages, sample=sample, sampling=sampling))
+    if reply.stop == "length":
+        raise Reject("teacher was cut off", reply.text[-200:])
+    match = FREE.fullmatch(reply.text)
+    if not match:
+        raise Reject(
+            "teacher refused the task" if _refuses(reply.text) else "teacher broke the format", reply.text[:200]
+        )
+    decision = next(d for d in VERDICTS if d == match["decision"].lower())
+    if any(tag in reply.text for tag in (OPEN, CLOSE)):
+        raise Reject("teacher wrote think tags", reply.text[:200])
+    return Written(match["thought"], decision, match["answer"])
+
+
+def _refuses(text: str) -> bool:
+    return not text.strip() or classify(text).label == "refusal"
+
+
+def draw(options: tuple[str, ...], scores: tuple[float, ...], sample: int, rng: random.Random) -> str:
+    """The best option for the first sample; for later ones drawn in proportion to likelihood, so that candidates differ."""
+    if sample == 0:
+        return options[scores.index(max(scores))]
+    top = max(scores)
+    return rng.choices(options, [2.718281828 ** (s - top) for s in scores])[0]
