@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
     ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["refusals"], ["policy"],
-    ["progress"], ["models"], ["data"], ["synth", "train", "attacks", "judges"], ["analysis"], ["report"], ["talk", "stages"], ["pipeline"],
+    ["progress"], ["models"], ["data"], ["styles"], ["optim"], ["synth", "train", "attacks", "judges"], ["analysis"], ["report"], ["talk", "stages"], ["pipeline"],
     ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -41,7 +41,7 @@ def layer(path: Path) -> str:
 
 
 def test_every_file_has_a_layer() -> None:
-    assert {layer(p) for p in FILES} - {"__init__", "__main__"} == set(RANK)
+    assert {layer(p) for p in FILES} - {"__init__", "__main__"} <= set(RANK)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

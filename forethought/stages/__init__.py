@@ -1,0 +1,21 @@
+"""One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
+
+from forethought.stages.attacking import attack, attempt_flow
+from forethought.stages.judging import judge
+from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
+from forethought.stages.synthesis import base_id, synth
+from forethought.stages.training import train
+
+__all__ = [
+    "LOADED",
+    "attack",
+    "attempt_flow",
+    "base_id",
+    "cache_path",
+    "judge",
+    "load",
+    "synth",
+    "train",
+    "unload",
+    "weights_of",
+]

@@ -1,0 +1,86 @@
+"""What the stages share: loading models, hashing them, running jobs with a cache and a progress line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from forethought.config import ModelConfig
+from forethought.flow import Done, Job, Model, run_flows
+from forethought.models import check_spec, load_model
+from forethought.models.cache import DiskCache
+from forethought.progress import progress
+from forethought.records import (
+    digest,
+)
+from forethought.run import Run, hash_file, read_run, run_hash
+
+T = TypeVar("T")
+LOADED: dict[ModelConfig, Model] = {}
+
+
+def weights_of(*models: ModelConfig) -> dict[str, str]:
+    """Content hashes of the training runs among the models, to tie a run to the weights it used. Unknown models are errors."""
+    for model in models:
+        check_spec(model.name)
+    return {m.name: found for m in models if (found := _content(m.name)) is not None}
+
+
+def _content(spec: str) -> str | None:
+    """Hash of a training run, of the weights of another local model, or of a script; None for a server or a hub model."""
+    if (Path(spec) / "run.json").exists():
+        return run_hash(read_run(spec, "train"))
+    place = Path(spec.partition(":")[2] or spec)
+    files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place] if place.is_file() else []
+    return digest([(p.name, hash_file(p)) for p in files]) if files else None
+
+
+def load(model: ModelConfig) -> Model:
+    """A loaded model, shared by the stages of one process."""
+    if model not in LOADED:
+        LOADED[model] = load_model(model.name, system=model.system, dtype=model.dtype)
+    return LOADED[model]
+
+
+def unload() -> None:
+    """Close every loaded model."""
+    for model in LOADED.values():
+        model.close()
+    LOADED.clear()
+
+
+def execute(
+    run: Run,
+    label: str,
+    jobs: list[Job[T]],
+    roles: dict[str, ModelConfig],
+    save: Callable[[Done[T]], None],
+    total: int,
+    seed: int,
+) -> None:
+    """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there."""
+    models = {role: load(model) for role, model in roles.items()} if jobs else {}
+    cache = DiskCache(cache_path(run.path)) if models else None
+    errors = 0
+    try:
+        with progress(label, total, "done", total - len(jobs)) as bar:
+            for done in run_flows(jobs, models, seed=seed, cache=cache, salt=str(run.info["started"])):
+                errors += done.error is not None
+                if done.error is not None:
+                    run.log(f"{done.key}: {done.error}")
+                save(done)
+                bar.advance(note=f"{errors} failed" if errors else "")
+    except BaseException:
+        # Whatever is still queued belongs to the run that stopped here.
+        unload()
+        raise
+    finally:
+        if cache is not None:
+            cache.close()
+
+
+def cache_path(run: Path) -> Path:
+    """The reply cache that runs under the same `runs` directory share; beside the run where there is none of that name."""
+    home = next((p for p in run.absolute().parents if p.name == "runs"), run.absolute().parent)
+    return home / ".cache" / "replies.sqlite"
