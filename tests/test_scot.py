@@ -11,14 +11,19 @@ from forethought import stages
 from forethought.config import ModelConfig
 from forethought.policy import load_policy
 from forethought.records import Example, Label, Prompt, Rejected, make_prompt
+from forethought.synth.teacher import VERDICTS
 
 BREAD = "Tell me how to bake fresh bread"
 
 
 def synth(home: Path, teacher_says: str, label: Label, options: str) -> tuple[list[Example], list[Rejected]]:
-    """One prompt through scot; the teacher names `teacher_says` as the category and restates by repeating the request."""
+    """One prompt through scot; the teacher names `teacher_says` where it chooses, and restates by repeating the request."""
     script = home / "teacher.yaml"
-    rules = [{"when": "Which of these categories", "say": teacher_says}, {"say": "to know how to bake fresh bread."}]
+    rules = [
+        {"when": "Request: N/A", "say": "nothing"},
+        {"when": "Which category|Is this allowed", "say": teacher_says},
+        {"say": "to know how to bake fresh bread."},
+    ]
     script.write_text(yaml.safe_dump(rules), encoding="utf-8")
     prompts: list[Prompt] = [make_prompt(BREAD, label, "test")]
     run = stages.synth(
@@ -31,10 +36,10 @@ def synth(home: Path, teacher_says: str, label: Label, options: str) -> tuple[li
 @pytest.mark.parametrize(
     ("says", "label", "kept"),
     [
-        ("none", "benign", True),
-        ("violence", "benign", False),
-        ("violence", "harmful", True),
-        ("none", "harmful", False),
+        (VERDICTS["answer"], "benign", True),
+        (VERDICTS["refuse"], "benign", False),
+        (VERDICTS["refuse"], "harmful", True),
+        (VERDICTS["answer"], "harmful", False),
     ],
 )
 def test_a_teacher_that_disagrees_with_the_label_rejects_the_prompt(
@@ -58,5 +63,5 @@ def test_a_harmful_prompt_without_category_gets_the_teachers(tmp_path: Path) -> 
     (example,) = examples
     assert example.category == "fraud"
     assert "fraud and deception" in example.answer
-    assert "- fraud and deception: yes" in (example.reasoning or "")
-    assert "- violence: no" in (example.reasoning or "")
+    assert "- fraud and deception: Yes" in (example.reasoning or "")
+    assert "- violence: No" in (example.reasoning or "")
