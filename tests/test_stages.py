@@ -184,7 +184,13 @@ def test_hostile_text_goes_through_every_attack_and_judge(tmp_path: Path, answer
     # Some attacks send several things; every prompt has its row under every attack.
     assert {a.id.rpartition("/")[0] for a in attempts} == {f"{a}/{p.id}" for a in ATTACKS for p in prompts}
     assert {a.error for a in attempts} <= {None, "not_applicable: the attack left the prompt unchanged"}
-    assert {a.prompt.id for a in attempts if a.error} <= {"empty", "spaces", "none"}
+    # Only a code may find nothing to change in a text that has words.
+    codes = {
+        n
+        for n, e in ATTACKS.items()
+        if any(f in e.where for f in ("characters", "ciphers", "splitting", "code_wrap", "sampled"))
+    }
+    assert {a.prompt.id for a in attempts if a.error and a.attack not in codes} <= {"empty", "spaces", "none"}
     verdicts = stages.judge(tmp_path / "j", run.path, list(JUDGES)).read("verdicts.jsonl", Verdict)
     assert len(verdicts) == len(attempts) * len(JUDGES)
     assert not [v for v in verdicts if v.label == "error" and v.error and not v.error.startswith("not_applicable")]
