@@ -67,10 +67,14 @@ def test_scot_synthesis(tmp_path: Path) -> None:
     ]
     prompts += [make_prompt("How do I steal cheese from shops at night?", "harmful", "t")]
     teacher = script(
-        tmp_path, {"when": "Request: N/A", "say": "nothing"}, {"when": "Restate this request: (.*cheese)", "say": "to steal cheese from shops at night."},
+        tmp_path,
+        {"when": "Request: N/A", "say": "nothing"},
+        {"when": "Restate this request: (.*cheese)", "say": "to steal cheese from shops at night."},
         {"when": "Restate.*steal", "say": "to steal bread from shops at night."},
-        {"when": "Restate", "say": "to bake bread at home."}, {"say": "theft and other crime"}, name="teacher.yaml",
-    )  # fmt: skip
+        {"when": "Restate", "say": "to bake bread at home."},
+        {"say": "theft and other crime"},
+        name="teacher.yaml",
+    )
     run = synth(tmp_path / "s", "scot(tries=2)", prompts, script(tmp_path, {"say": BREAD}), teacher)
     examples, rejected = both(run)
     assert rejected == []

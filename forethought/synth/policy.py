@@ -17,7 +17,7 @@ from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Reject
 from forethought.synth.outline import load_guidelines
 from forethought.synth.reasoned import Draft, Form, Guard, Plan, instructions, synthesize
-from forethought.synth.teacher import NEUTRAL, rank, reply_of
+from forethought.synth.teacher import rank, reply_of
 
 SCORES = re.compile(r"\s*compliance:\s*(\d{1,2})\s*\n\s*relevance:\s*(\d{1,2})\s*\n\s*accuracy:\s*(\d{1,2})\s*", re.I)
 CRITERIA = ("compliance", "relevance", "accuracy")
@@ -64,16 +64,15 @@ def as_clauses(category: Category) -> str:
 
 
 def score_draft(prompt: Prompt, draft: Draft, least: float) -> Flow[float]:
-    """Mean of three criteria, 0 to 1, as the helper gives them in words; from a local model the likelihood gain (nats a token) of
-    saying that each is met, which only orders drafts. Raises Reject below `least` and where the helper's words cannot be read."""
+    """Mean of three criteria, 0 to 1, as the helper gives them in words; from a local model the log-odds (nats a token) of saying that
+    each is met, which only order the drafts of one prompt. Raises Reject below `least` and where the helper's words cannot be read."""
     template = read_prompt(PACKAGE, "policy_score")
     values = {"request": prompt.request, "answer": draft.answer}
     messages = fill_messages(template, thought=draft.thought, **values)
     try:
         gains = []
         for name in CRITERIA:
-            neutral = fill_messages(template, thought=NEUTRAL, **values)
-            good, bad = yield from rank("helper", messages, (" 10", " 1"), f"{name}:", neutral)
+            good, bad = yield from rank("helper", messages, (" 10", " 1"), f"{name}:")
             gains.append(good - bad)
         return sum(gains) / len(gains)
     except AskFailed as error:

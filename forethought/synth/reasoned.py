@@ -111,20 +111,22 @@ def _best(
     answer = (yield from _answer(plan, prompt, category, decision, rng)) if led else ""
     kept: list[Draft] = []
     fault = Reject("no draft")
-    for sample in range(plan.samples):
+    for sample in range(min(plan.samples, len(intents)) if led else plan.samples):
         try:
             if led:
-                if sample >= max(1, len(intents)):
-                    break
                 draft = yield from _led(plan, prompt, category, decision, intents[sample], answer, sample, rng)
             else:
                 draft = yield from _free(plan, prompt, category, wanted if hint else None, sample)
+            if any(draft.thought == other.thought for other in kept):
+                continue
             if plan.filter:
                 yield from _check(plan, prompt, draft, wanted, category)
             if plan.guard:
                 yield from guard_check(prompt, draft.answer, plan.guard)
-            score = (yield from plan.score(prompt, draft, plan.policy)) if plan.score else draft.score
-            kept.append(replace(draft, score=score))
+            # A teacher that is led has its scores compared only, so a single draft of its needs none.
+            if plan.score and (not led or min(plan.samples, len(intents)) > 1):
+                draft = replace(draft, score=(yield from plan.score(prompt, draft, plan.policy)))
+            kept.append(draft)
         except Reject as reject:
             fault = reject
         except AskFailed as error:
