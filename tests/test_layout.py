@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
-    ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["refusals"], ["policy"],
+    ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"], ["policy"],
     ["progress"], ["models"], ["data"], ["styles"], ["optim"], ["synth", "train", "attacks", "judges"], ["analysis"], ["report"], ["talk", "stages"], ["pipeline"],
     ["cli"],
 ]  # fmt: skip

@@ -48,6 +48,8 @@ def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = 
     if not support and APOLOGY.match(answer):
         # A small model often opens with a stray apology; trained on, it blurs the difference to a refusal.
         raise Reject("own answer opens with an apology", answer[:200])
+    if repeats_sentence(answer):
+        raise Reject("own answer repeats itself", answer[:200])
     finding = classify(answer, prompt.request)
     if finding.label in ("refusal", "incoherent", "empty"):
         raise Reject(f"own answer is {finding.label}", answer[:200])
@@ -67,11 +69,23 @@ def repeats_run(text: str, other: str, length: int = 6) -> bool:
     return any(tuple(words[i : i + length]) in runs for i in range(len(words) - length + 1))
 
 
+def repeats_sentence(text: str) -> bool:
+    """Whether a sentence of at least four words stands in `text` twice."""
+    said = [" ".join(re.findall(r"\w+", part.lower())) for part in re.split(r"[.!?\n]+", text)]
+    long = [s for s in said if len(s.split()) >= 4]
+    return len(long) != len(set(long))
+
+
 def first_sentence(text: str) -> str:
     """The first sentence or line of `text`, without its end."""
     line = text.strip().splitlines()[0] if text.strip() else ""
     match = SENTENCE_END.search(line)
     return (line[: match.start()] if match else line).strip().strip("\"'")
+
+
+def lower_first(text: str) -> str:
+    """`text` to stand inside a sentence; an abbreviation keeps its capitals."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 def plain_refusals() -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from forethought.flow import Flow, RoleName
 from forethought.policy import Category
 from forethought.prompts import SLOT, fill, fill_messages, read_prompt
 from forethought.records import Decision, Record
-from forethought.synth.common import PACKAGE
+from forethought.synth.common import PACKAGE, lower_first
 from forethought.synth.teacher import NEUTRAL, draw, rank
 
 LISTS = ("hurts", "not_allowed", "allowed")
@@ -129,8 +129,3 @@ def expand(templates: tuple[str, ...], intent: str, category: Category | None, d
             line = fill(template, **values, **{name: lower_first(item) for name in LISTS})
             found.append(re.sub(r"\.+$", "", line))
     return tuple(dict.fromkeys(found))
-
-
-def lower_first(text: str) -> str:
-    """`text` to stand inside a sentence; an abbreviation keeps its capitals."""
-    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

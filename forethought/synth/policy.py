@@ -13,11 +13,12 @@ from forethought.flow import Ask, Flow, Rng
 from forethought.policy import Category, Policy
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Prompt, Sampling
+from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Reject
 from forethought.synth.outline import load_guidelines
 from forethought.synth.reasoned import Draft, Form, Guard, Plan, instructions, synthesize
-from forethought.synth.teacher import rank, reply_of
+from forethought.synth.teacher import rank
 
 SCORES = re.compile(r"\s*compliance:\s*(\d{1,2})\s*\n\s*relevance:\s*(\d{1,2})\s*\n\s*accuracy:\s*(\d{1,2})\s*", re.I)
 CRITERIA = ("compliance", "relevance", "accuracy")

@@ -17,20 +17,12 @@ from forethought.policy import Category, Policy
 from forethought.prompts import fill, fill_messages, read_prompt
 from forethought.records import Decision, Example, Messages, Prompt, Rejected, Sampling
 from forethought.refusals import classify
+from forethought.replies import reply_of
 from forethought.synth import Made
 from forethought.synth.common import PACKAGE, Reject, own_answer, reasoned_refusal, repeats_run
 from forethought.synth.outline import Guidelines, follow
-from forethought.synth.teacher import (
-    Intent,
-    blind_decision,
-    can_choose,
-    near,
-    rank,
-    reply_of,
-    restate,
-    violated,
-    write_freely,
-)
+from forethought.synth.restate import RULE, Intent, restate
+from forethought.synth.teacher import blind_decision, can_choose, near, rank, violated, write_freely
 
 Form = Literal["auto", "free", "outline"]
 Guard = Literal["plain", "llama_guard"]
@@ -82,6 +74,8 @@ def synthesize(plan: Plan, prompt: Prompt, rng: random.Random) -> Flow[Made]:
     except Reject as reject:
         return [Rejected(prompt=prompt, method=plan.method, reason=reject.reason, detail=reject.detail)]
     checks = ["decision matches the label", "answer agrees with the decision"] if plan.filter else []
+    if draft.sample == RULE:
+        checks.append("intent by rule")
     if plan.guard:
         checks.append("guard calls the answer safe")
     example = Example(
@@ -95,7 +89,7 @@ def synthesize(plan: Plan, prompt: Prompt, rng: random.Random) -> Flow[Made]:
         method=plan.method,
         teacher=plan.role,
         policy=plan.policy.hash,
-        sample=draft.sample,
+        sample=max(0, draft.sample),
         score=draft.score,
         checks=(*checks, "best of its drafts" if plan.samples > 1 else "only draft"),
     )

@@ -20,19 +20,11 @@ from forethought.policy import Category, Policy
 from forethought.prompts import fill, fill_messages, read_lines, read_prompt
 from forethought.records import Decision, Example, Prompt, Rejected, Sampling
 from forethought.refusals import classify
+from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Reject, own_answer, reasoned_refusal
-from forethought.synth.outline import lower_first
-from forethought.synth.teacher import (
-    NEUTRAL,
-    PREFIX,
-    can_choose,
-    check_label,
-    rank,
-    reply_of,
-    restate,
-    violated,
-)
+from forethought.synth.common import PACKAGE, Reject, lower_first, own_answer, reasoned_refusal
+from forethought.synth.restate import PREFIX, RULE, restate
+from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
 
 Ways = Literal["auto", "json", "steps"]
 
@@ -96,10 +88,10 @@ def scot(
             method="scot",
             teacher="teacher",
             policy=policy.hash,
-            sample=found.sample,
+            sample=max(0, found.sample),
             checks=(
                 *(("teacher agrees with the label",) if verify else ()),
-                "intent is one faithful sentence",
+                "intent by rule" if found.sample == RULE else "intent is one faithful sentence",
                 "own answer complies" if decision != "refuse" else "refusal names the rule",
             ),
         )

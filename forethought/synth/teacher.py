@@ -11,16 +11,16 @@ import random
 import re
 from dataclasses import dataclass
 
-from forethought.chat import CLOSE, OPEN, split
+from forethought.chat import CLOSE, OPEN
 from forethought.errors import AskFailed
 from forethought.flow import Ask, Choose, Flow, Logprobs, RoleName
 from forethought.policy import Category, Policy
-from forethought.prompts import fill_messages, read_lines, read_prompt
-from forethought.records import Decision, Messages, Prompt, Reply, Sampling, user
+from forethought.prompts import fill_messages, read_prompt
+from forethought.records import Decision, Messages, Prompt, Sampling, user
 from forethought.refusals import classify
-from forethought.synth.common import PACKAGE, Reject, first_sentence, repeats_run
+from forethought.replies import reply_of
+from forethought.synth.common import PACKAGE, Reject
 
-PREFIX = "The user wants"
 NONE = "none"
 NEUTRAL = "N/A"
 VERDICTS: dict[Decision, str] = {
@@ -35,31 +35,12 @@ FREE = re.compile(
 
 
 @dataclass(frozen=True)
-class Intent:
-    """A restated request, the sample it came from, and the mean log-probability of the request's own words after it."""
-
-    text: str
-    sample: int
-    score: float | None = None
-
-
-@dataclass(frozen=True)
 class Written:
     """What a teacher wrote freely: thought, decision and answer."""
 
     thought: str
     decision: Decision
     answer: str
-
-
-def reply_of(ask: Ask) -> Flow[Reply]:
-    """A reply whose own thought, if the model has one, is dropped: what counts is what it says."""
-    reply = yield ask
-    assert isinstance(reply, Reply)
-    parts = split(reply.text, reply.opened)
-    if parts.status == "unclosed":
-        return reply.model_copy(update={"text": "", "stop": "length"})
-    return reply.model_copy(update={"text": parts.answer})
 
 
 def rank(
@@ -86,76 +67,6 @@ def can_choose(role: RoleName) -> Flow[bool]:
             raise
         return False
     return True
-
-
-def restate(prompt: Prompt, tries: int, candidates: int = 1, role: RoleName = "teacher") -> Flow[list[Intent]]:
-    """One-sentence intents without a fault, best first: greedy first, then warmer, until there are `candidates` or `tries` are used up.
-
-    With more than one candidate they are ordered by how well the request's own words follow from them, which a model that restates
-    badly can still judge. Raises Reject with the last fault where there is none.
-    """
-    template = read_prompt(PACKAGE, "scot_intent")
-    shown = " / ".join(m.content for m in template if m.role == "assistant")
-    messages = fill_messages(template, request=prompt.request)
-    fault, said, found = "", "", dict[str, Intent]()
-    for sample in range(tries):
-        sampling = Sampling(temperature=0.0 if sample == 0 else 0.7, top_p=0.95, max_tokens=40)
-        reply = yield from reply_of(Ask(role, messages, prefix=PREFIX, sample=sample, sampling=sampling))
-        text = reply.text.removeprefix(PREFIX).strip()
-        said = first_sentence(text)
-        wrong = intent_fault(said, prompt.request, cut=reply.stop == "length" and said == text)
-        if not wrong and repeats_run(said, shown, 4) and not repeats_run(said, prompt.request, 4):
-            wrong = "repeats a demonstration"
-        if wrong:
-            fault = wrong
-        else:
-            found.setdefault(said, Intent(f"{PREFIX} {said}", sample))
-            if len(found) >= candidates:
-                break
-    if not found:
-        raise Reject(f"intent {fault}", said[:200])
-    if len(found) == 1:
-        return list(found.values())
-    return (yield from _by_request(prompt, list(found.values()), role))
-
-
-def _by_request(prompt: Prompt, intents: list[Intent], role: RoleName) -> Flow[list[Intent]]:
-    scored = []
-    for intent in intents:
-        messages = fill_messages(read_prompt(PACKAGE, "said"), intent=intent.text)
-        try:
-            (score,) = yield from rank(role, messages, (f" {prompt.request}",), prefix='They said: "')
-        except AskFailed as error:
-            if error.kind != "unsupported":
-                raise
-            return intents
-        scored.append(Intent(intent.text, intent.sample, score))
-    return sorted(scored, key=lambda i: -(i.score or 0.0))
-
-
-def intent_fault(said: str, request: str, cut: bool) -> str:
-    """What is wrong with a restated intent, '' if nothing: it must be short, whole, faithful, and no answer or refusal.
-
-    Faithful is measured by words: at least 60% of the intent's content words come from the request, and the intent holds at least
-    35% of the request's (25% of a request of over 20 content words).
-    """
-    words, asked = content_words(said), content_words(request)
-    if cut:
-        return "is cut off"
-    if not 2 <= len(said.split()) <= 40:
-        return "is empty or too long"
-    if "<" in said or classify(f"{PREFIX} {said}").label == "refusal":
-        return "is not an intent"
-    shared = len(words & asked)
-    if shared < 0.6 * len(words) or shared < (0.35 if len(asked) <= 20 else 0.25) * len(asked):
-        return "is about something else"
-    return ""
-
-
-def content_words(text: str) -> set[str]:
-    """Lower-case word stems (first five letters) that carry meaning."""
-    common = read_lines(PACKAGE, "common_words")
-    return {w[:5] for w in re.findall(r"[^\W\d_]+", text.lower()) if w not in common and len(w) > 2}
 
 
 def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
