@@ -62,6 +62,11 @@ class Prompt(Record):
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
+    def base(self) -> str:
+        """The id of the prompt that this one is, or is another wording of: a variant's id carries it before a `~`."""
+        return self.id.rpartition("~")[0] if self.style else self.id
+
+    @property
     def request(self) -> str:
         """What the person really asks for: the goal where the text is an attack on it, else the text."""
         return self.text if self.goal is None else self.goal

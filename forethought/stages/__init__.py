@@ -3,14 +3,13 @@
 from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.judging import judge
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
-from forethought.stages.synthesis import base_id, synth
+from forethought.stages.synthesis import synth
 from forethought.stages.training import train
 
 __all__ = [
     "LOADED",
     "attack",
     "attempt_flow",
-    "base_id",
     "cache_path",
     "judge",
     "load",

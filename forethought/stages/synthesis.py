@@ -76,12 +76,12 @@ def synth(
     execute(run, f"synth {method}", jobs, roles, save, len(prompts), seed)
     order = {p.id: i for i, p in enumerate(prompts)}
     kept, rejected = run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
-    kept.sort(key=lambda e: order[base_id(e.prompt)])
-    rejected.sort(key=lambda r: order[base_id(r.prompt)])
+    kept.sort(key=lambda e: order[e.prompt.base])
+    rejected.sort(key=lambda r: order[r.prompt.base])
     write_records(run.path / "examples.jsonl", kept)
     write_records(run.path / "rejected.jsonl", rejected)
     reasons = Counter(f"rejected: {r.reason}" for r in rejected)
-    counts = {"planned": len(prompts), "ok": len({base_id(e.prompt) for e in kept}), "failed": len(rejected), **reasons}
+    counts = {"planned": len(prompts), "ok": len({e.prompt.base for e in kept}), "failed": len(rejected), **reasons}
     decided = _decide_blind(run, prompts, policy, roles, blind, seed)
     run.finish(counts, ["examples.jsonl", "rejected.jsonl"], **({"blind": decided} if decided else {}))
     return run
@@ -100,22 +100,17 @@ def _files_of(method: str) -> list[str]:
     return [v for v in parse_spec(method)[1].values() if isinstance(v, str) and Path(v).is_file()]
 
 
-def base_id(prompt: Prompt) -> str:
-    """The id of the prompt that this one is, or is a variant of: variants carry it before a `~`."""
-    return prompt.id.rpartition("~")[0] if prompt.style else prompt.id
-
-
 def _forget_last(run: Run) -> set[str]:
     """Ids of prompts that are done. A kill can tear the last prompt's records apart, so that one is made again."""
     files: dict[str, list[Example] | list[Rejected]] = {
         "examples.jsonl": run.read("examples.jsonl", Example),
         "rejected.jsonl": run.read("rejected.jsonl", Rejected),
     }
-    torn = {base_id(records[-1].prompt) for records in files.values() if records}
+    torn = {records[-1].prompt.base for records in files.values() if records}
     for name, records in files.items():
         if records:
-            write_records(run.path / name, [r for r in records if base_id(r.prompt) not in torn])
-    return {base_id(r.prompt) for records in files.values() for r in records} - torn
+            write_records(run.path / name, [r for r in records if r.prompt.base not in torn])
+    return {r.prompt.base for records in files.values() for r in records} - torn
 
 
 def _decide_blind(

@@ -37,8 +37,8 @@ def train(out: Path, model: str, config: TrainConfig, *, seed: int = 0, overwrit
     learn = resolve("training method", METHODS, config.method)
     examples = source.read("examples.jsonl", Example)
     for other in others:
-        shared = {e.prompt.id for e in other.read("examples.jsonl", Example)}
-        examples = [e for e in examples if e.prompt.id in shared]
+        shared = {e.prompt.base for e in other.read("examples.jsonl", Example)}
+        examples = [e for e in examples if e.prompt.base in shared]
     unload()
     metrics = learn(examples, model, config, run, seed)
     labels = Counter(str(e.prompt.label) for e in examples)

@@ -62,7 +62,7 @@ def fault_of(said: str, text: str, shown: list[str]) -> str:
         return "holds think tags"
     if len(said.split()) > 4 * len(text.split()) + 80:
         return "is too long"
-    stems = {w[:4] for w in _plain(text).split() if len(w) > 3}
+    stems = {w[:4] for w in _plain(text).split() if len(w) > 2}
     if stems and not stems & {w[:4] for w in _plain(said).split()}:
         return "shares no word with the request"
     return ""
@@ -71,8 +71,12 @@ def fault_of(said: str, text: str, shown: list[str]) -> str:
 def frame(text: str, style: Style, rng: random.Random) -> str:
     """`text` in the style without any model: words replaced, one of the style's frames around it."""
     for word, other in style.words.items():
-        text = re.sub(rf"\b{word}\b", other, text, flags=re.IGNORECASE)
+        text = re.sub(rf"\b{word}\b", lambda m: _as_written(other, m[0]), text, flags=re.IGNORECASE)
     return fill(rng.choice(style.frames), request=text)
+
+
+def _as_written(word: str, model: str) -> str:
+    return word.capitalize() if model[:1].isupper() else word
 
 
 def _plain(text: str) -> str:

@@ -5,15 +5,22 @@ Harmful prompts get one of a few plain refusals; everything else gets the target
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from forethought.flow import Flow, Rng
 from forethought.policy import Policy
 from forethought.records import Example, Prompt, Rejected
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import Reject, own_answer, plain_refusals
+from forethought.synth.evolve import Rewrite, evolve
 
 
-def refusal(policy: Policy, max_tokens: int = 96) -> Synthesizer:
-    """`max_tokens` bounds the target's own answers."""
+def refusal(
+    policy: Policy, max_tokens: int = 96, variants: Annotated[int, Field(ge=0, le=6)] = 0, rewrite: Rewrite = "auto"
+) -> Synthesizer:
+    """`max_tokens` bounds the target's own answers; `variants` as in `scot`, for a baseline on the same questions."""
 
     def synthesize(prompt: Prompt) -> Flow[Made]:
         decision = policy.decide(prompt)
@@ -36,6 +43,6 @@ def refusal(policy: Policy, max_tokens: int = 96) -> Synthesizer:
             policy=policy.hash,
             checks=() if decision == "refuse" else ("own answer complies",),
         )
-        return [example]
+        return (yield from evolve(example, variants, rewrite))
 
     return synthesize

@@ -13,7 +13,9 @@ import json
 import random
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from forethought.flow import Ask, Flow, Rng
 from forethought.policy import Category, Policy
@@ -23,6 +25,7 @@ from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Reject, lower_first, own_answer, reasoned_refusal
+from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.restate import PREFIX, RULE, restate
 from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
 
@@ -46,12 +49,18 @@ def scot(
     candidates: int = 3,
     max_tokens: int = 96,
     verify: bool = False,
+    variants: Annotated[int, Field(ge=0, le=6)] = 0,
+    rewrite: Rewrite = "auto",
+    demonstrations: str | None = None,
 ) -> Synthesizer:
     """`tries` samples of the intent before a prompt is rejected, of which the best of `candidates` is kept; `max_tokens` bounds the
     target's own answers.
 
     `metadata`: `json` asks for all of it in one reply, `steps` leads the teacher, `auto` leads local models. `verify` rejects prompts
     whose label the teacher, not shown it, disagrees with: for a strong teacher; one of 135M parameters would throw good rows away.
+
+    `variants` adds that many rewritings of each question, each in a style of its own (the paper: 1), all sharing its thought and
+    answer: `rewrite` and `demonstrations` (a file of `forethought styles choose`) as in `evolve`.
     """
 
     def synthesize(prompt: Prompt) -> Flow[Made]:
@@ -95,7 +104,7 @@ def scot(
                 "own answer complies" if decision != "refuse" else "refusal names the rule",
             ),
         )
-        return [example]
+        return (yield from evolve(example, variants, rewrite, demonstrations))
 
     return synthesize
 
