@@ -242,7 +242,7 @@ def test_parse_data() -> None:
     with pytest.raises(ForethoughtError, match="Did you mean 'test'"):
         parse_data("starter:tset")
     with pytest.raises(ForethoughtError, match="cannot tell"):
-        parse_data("a.json")
+        parse_data("a.xlsx")
 
 
 # The hub

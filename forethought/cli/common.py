@@ -15,7 +15,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that
 System = Annotated[str | None, typer.Option(help="System prompt the target is deployed with.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, for local models.")]
 PolicyName = Annotated[str, typer.Option("--policy", "-p", help="A shipped policy, or a YAML file.")]
-Data = Annotated[str, typer.Option(help="starter, starter:SPLIT, or a .jsonl, .csv or .parquet file.")]
+Data = Annotated[str, typer.Option(help="starter, starter:SPLIT, a file, or a public set (NAME or NAME:PATH).")]
 Take = Annotated[str | None, typer.Option(help="How many prompts of each label, for example harmful=24,benign=24.")]
 ListIt = Annotated[bool, typer.Option("--list", help="List what there is, and exit.")]
 Columns = Annotated[
@@ -47,7 +47,9 @@ def read_prompts(
 
     if data.startswith("starter:test") and take is None and few:
         take = few
-    config = parse_data(data).model_dump() | {"columns": pairs(column or []), "values": pairs(value or [])}
+    config = parse_data(data).model_dump()
+    config["columns"] |= pairs(column or [])
+    config["values"] |= pairs(value or [])
     if take:
         config["take"] = pairs(commas(take))
     try:

@@ -10,7 +10,9 @@ from forethought.cli.common import Columns, ListIt, Values, listed, read_prompts
 
 
 def data(
-    source: Annotated[str, typer.Argument(help="starter, starter:SPLIT, or a .jsonl, .csv or .parquet file.")] = "",
+    source: Annotated[
+        str, typer.Argument(help="starter, starter:SPLIT, a file, or a public set (NAME or NAME:PATH).")
+    ] = "",
     column: Columns = None,
     value: Values = None,
     show: Annotated[int, typer.Option(help="How many prompts to print.")] = 0,

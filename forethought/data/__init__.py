@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from forethought.config import DataConfig
+from forethought.data.public import public_sets
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import LABELS, Label, Messages, Prompt, digest
 from forethought.registry import Entry
 
 SPLITS = ("train", "validation", "test")
+SPEC = re.compile(r"(.+?)\((.*)\)", re.DOTALL)
 SOURCES: dict[str, Entry] = {
     "starter": Entry(
         "forethought.data.starter:load", "our own prompts, in the package: harmful, borderline, sensitive, benign"
     ),
     "jsonl": Entry("forethought.data.files:load_jsonl", "a JSONL file at `path`"),
+    "json": Entry("forethought.data.files:load_json", "a file that holds one JSON array, at `path`"),
     "csv": Entry("forethought.data.files:load_csv", "a CSV file at `path`"),
     "parquet": Entry("forethought.data.files:load_parquet", "a Parquet file at `path`"),
     "hub": Entry(
         "forethought.data.hub:load", "a data set of the Hugging Face hub: `path=owner/name` or `owner/name:subset`"
+    ),
+    "public": Entry(
+        "forethought.data.public:load", "a public set by its name: xstest from the hub, xstest:PATH from a copy"
     ),
 }
 
@@ -31,9 +38,11 @@ def load_prompts(config: DataConfig, seed: int = 0) -> list[Prompt]:
 
     Raises ForethoughtError for an unknown source, no rows at all, two rows of the same text with different labels, or one id on two texts.
     """
-    if config.source not in SOURCES:
-        raise ForethoughtError(f"unknown data source '{config.source}'.{nearest(config.source, SOURCES)}")
-    module, _, attribute = SOURCES[config.source].where.partition(":")
+    entry = SOURCES.get("public" if config.source in public_sets() else config.source)
+    if entry is None:
+        known = {*SOURCES, *public_sets()}
+        raise ForethoughtError(f"unknown data source '{config.source}'.{nearest(config.source, sorted(known))}")
+    module, _, attribute = entry.where.partition(":")
     found: list[Prompt] = getattr(importlib.import_module(module), attribute)(config)
     prompts = _unique(found)
     if config.split:
@@ -67,18 +76,49 @@ def draw(prompts: list[Prompt], take: Mapping[Label, int], seed: int) -> list[Pr
 
 
 def parse_data(text: str) -> DataConfig:
-    """A data spec of the command line: `starter`, `starter:test`, or a path ending in .jsonl, .csv or .parquet."""
-    name, _, split = text.partition(":")
+    """A data spec of the command line: `starter`, `starter:test`, a file, or a public set (`xstest`, `xstest:PATH`).
+
+    Brackets say what a file calls its columns, which values hold for all its rows, and how many to draw of each label:
+    `requests.csv(text=Goal, label=harmful, take=200)`. A label of ours is a value, anything else a column.
+    """
+    match = SPEC.fullmatch(text.strip())
+    name, options = (match[1], match[2]) if match else (text.strip(), "")
+    config = _source_of(name)
+    if not options:
+        return config
+    given = dict(_option(part, text) for part in options.split(","))
+    take = given.pop("take", None)
+    values = {k: v for k, v in given.items() if k == "label" and v in LABELS}
+    columns = {k: v for k, v in given.items() if k not in values}
+    label = values.get("label")
+    if take is not None and (label is None or not take.isdigit()):
+        raise ForethoughtError(f"cannot read take={take} in '{text}'. Write label=harmful, take=200.")
+    drawn = {label: int(take)} if take is not None else config.take
+    return DataConfig.model_validate(config.model_dump() | {"columns": columns, "values": values, "take": drawn})
+
+
+def _source_of(text: str) -> DataConfig:
+    name, _, rest = text.partition(":")
     if name == "starter":
-        if split not in ("", *SPLITS):
-            raise ForethoughtError(f"the starter set has no split '{split}'.{nearest(split, SPLITS)}")
-        return DataConfig.model_validate({"source": "starter", "split": split or None})
+        if rest not in ("", *SPLITS):
+            raise ForethoughtError(f"the starter set has no split '{rest}'.{nearest(rest, SPLITS)}")
+        return DataConfig.model_validate({"source": "starter", "split": rest or None})
+    if name in public_sets():
+        return DataConfig(source=name, path=rest or None)
     kind = Path(text).suffix.lstrip(".")
     if kind in SOURCES:
         return DataConfig(source=kind, path=text)
     raise ForethoughtError(
-        f"cannot tell what data '{text}' is. Write starter, starter:test, or a .jsonl, .csv or .parquet path."
+        f"cannot tell what data '{text}' is. Write starter, starter:test, a .jsonl, .json, .csv or .parquet path, or a public set."
+        f"{nearest(name, sorted(public_sets()))}"
     )
+
+
+def _option(part: str, text: str) -> tuple[str, str]:
+    key, eq, value = (side.strip() for side in part.partition("="))
+    if not eq or not key or not value:
+        raise ForethoughtError(f"cannot read '{part.strip()}' in '{text}'. Write file.csv(text=COLUMN, label=harmful).")
+    return key, value
 
 
 def _unique(prompts: list[Prompt]) -> list[Prompt]:

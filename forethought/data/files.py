@@ -1,4 +1,4 @@
-"""Prompts from JSONL, CSV and Parquet files, whatever their columns are called."""
+"""Prompts from JSONL, JSON, CSV and Parquet files, whatever their columns are called."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def load_jsonl(config: DataConfig) -> list[Prompt]:
     return to_prompts(_jsonl_rows(_path(config)), config, _path(config).name)
 
 
+def load_json(config: DataConfig) -> list[Prompt]:
+    """A file that holds one JSON array of objects."""
+    return to_prompts(_json_rows(_path(config)), config, _path(config).name)
+
+
 def load_csv(config: DataConfig) -> list[Prompt]:
     """A CSV file with a header line; lines that begin with # before the header are comments."""
     return to_prompts(_csv_rows(_path(config)), config, _path(config).name)
@@ -29,23 +34,20 @@ def load_csv(config: DataConfig) -> list[Prompt]:
 
 def load_parquet(config: DataConfig) -> list[Prompt]:
     """A Parquet file, read in batches."""
-    import pyarrow.parquet as parquet
-    from pyarrow import ArrowException
+    return to_prompts(_parquet_rows(_path(config)), config, _path(config).name)
 
-    path = _path(config)
 
-    def rows() -> Iterator[tuple[int, Row]]:
-        try:
-            batches = parquet.ParquetFile(path).iter_batches()
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-        except (OSError, ArrowException) as error:
-            raise ForethoughtError(f"{path} is not a Parquet file: {' '.join(str(error).split())[:200]}") from error
-
-    return to_prompts(rows(), config, path.name)
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """(number from 1, row) of a .jsonl, .json, .csv or .parquet file. Raises ForethoughtError naming the row at fault."""
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    if path.suffix not in readers:
+        raise ForethoughtError(f"cannot tell what '{path.name}' is. It must end in {', '.join(readers)}.")
+    return readers[path.suffix](check_path(path))
 
 
 def to_prompts(rows: Iterable[tuple[int, Row]], config: DataConfig, source: str) -> list[Prompt]:
-    """Map rows onto Prompt. `config.columns` maps a field of ours to a column of theirs; `config.values` sets a field for every row.
+    """Map rows onto Prompt. `config.columns` maps a field of ours to a column of theirs, or to several that are joined
+    (`instruction+input`); `config.values` sets a field for every row.
 
     Only `text` (or `messages`) and `label` are needed. Raises ForethoughtError naming the row and the column at fault.
     """
@@ -61,6 +63,8 @@ def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt
     values: Row = dict(config.values)
     for field in FIELDS:
         column = config.columns.get(field, field)
+        if "+" in column and column not in row:
+            row = row | {column: _joined(row, column.split("+"))}
         if column in row:
             if field not in config.values and row[column] not in (None, ""):
                 values[field] = row[column]
@@ -98,11 +102,20 @@ def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt
 def _path(config: DataConfig) -> Path:
     if not config.path:
         raise ForethoughtError(f"data source '{config.source}' needs path=FILE.")
-    path = Path(config.path)
+    return check_path(Path(config.path))
+
+
+def check_path(path: Path) -> Path:
+    """The path of an existing file. Raises ForethoughtError with the nearest name beside it."""
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
         raise ForethoughtError(f"no file '{path}'.{nearest(path.name, siblings)}")
     return path
+
+
+def _joined(row: Row, columns: list[str]) -> str | None:
+    """The texts of several columns with a blank line between them, empty ones left out; None where there is no such text."""
+    return "\n\n".join(t for c in columns if isinstance(t := row.get(c), str) and t.strip()) or None
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -121,6 +134,34 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
             if not isinstance(row, dict):
                 raise ForethoughtError(f"{path.name}, line {number}: expected a JSON object, got {type(row).__name__}.")
             yield number, row
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ForethoughtError(f"{path.name}: not UTF-8 text.") from error
+    except json.JSONDecodeError as error:
+        raise ForethoughtError(
+            f"{path.name}: not valid JSON ({error.msg} at line {error.lineno}). One object a line? Then call it .jsonl."
+        ) from error
+    if not isinstance(rows, list):
+        raise ForethoughtError(f"{path.name}: expected a JSON array of objects, got {type(rows).__name__}.")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ForethoughtError(f"{path.name}, row {number}: expected an object, got {type(row).__name__}.")
+        yield number, row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
+
+    try:
+        batches = parquet.ParquetFile(path).iter_batches()
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except (OSError, ArrowException) as error:
+        raise ForethoughtError(f"{path} is not a Parquet file: {' '.join(str(error).split())[:200]}") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from forethought.config import DataConfig
-from forethought.data.files import to_prompts
+from forethought.data.files import Row, to_prompts
 from forethought.errors import ForethoughtError
 from forethought.records import Prompt
 
@@ -12,11 +14,16 @@ def load(config: DataConfig) -> list[Prompt]:
     """Rows of `path=owner/name`, `owner/name:subset`, or either with `@split` at the end (default `train`), mapped like a file's."""
     if not config.path:
         raise ForethoughtError("data source 'hub' needs path=owner/name.")
+    name, _, split = config.path.partition("@")
+    name, _, subset = name.partition(":")
+    return to_prompts(hub_rows(name, subset, split), config, name)
+
+
+def hub_rows(name: str, subset: str = "", split: str = "") -> Iterator[tuple[int, Row]]:
+    """(number from 1, row) of a data set of the hub. Raises ForethoughtError where it is gated or out of reach."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
-    name, _, split = config.path.partition("@")
-    name, _, subset = name.partition(":")
     try:
         rows = load_dataset(name, subset or None, split=split or "train")
     except DatasetNotFoundError as error:
@@ -26,7 +33,7 @@ def load(config: DataConfig) -> list[Prompt]:
         ) from error
     except (ConnectionError, OSError, ValueError) as error:
         raise ForethoughtError(f"cannot load '{name}' from the hub: {_first_line(error)}") from error
-    return to_prompts(enumerate(rows, 1), config, name)
+    return iter(enumerate(rows, 1))
 
 
 def _first_line(error: Exception) -> str:

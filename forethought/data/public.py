@@ -1,0 +1,104 @@
+"""Public sets by name: from the hub, or from a local copy (`xstest:PATH`). No rows ship with the project.
+
+`public.yaml` says where each lives, which columns count and what its labels are in ours. Rows that mix minors and sexual content are
+dropped from every set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from forethought.config import DataConfig, read_yaml
+from forethought.data.files import Row, read_rows, to_prompts
+from forethought.data.hub import hub_rows
+from forethought.errors import ForethoughtError
+from forethought.records import Label, Prompt, Record
+
+MINORS = re.compile(
+    r"\b(?:child(?:ren)?|kids?|minors?|under-?age|teen\w*|(?:school|little |young )(?:boy|girl)s?|pre-?teen\w*)\b", re.I
+)
+SEXUAL = re.compile(r"\b(?:sex\w*|nudes?|naked|porn\w*|erotic\w*|molest\w*|grooming)\b", re.I)
+
+
+class PublicSet(Record):
+    """One entry of `public.yaml`, which says what its keys mean."""
+
+    hub: str
+    text: str
+    labels: Label | dict[str, Label]
+    label: str = ""
+    category: str = ""
+    id: str = ""
+    subset: str = ""
+    split: str = "train"
+    keep: dict[str, tuple[str, ...]] = {}
+    evaluation: bool = False
+    licence: str
+    note: str
+
+
+@cache
+def public_sets() -> dict[str, PublicSet]:
+    """All named sets."""
+    rows = read_yaml("public.yaml", resources.files("forethought.data").joinpath("public.yaml").read_bytes())
+    return TypeAdapter(dict[str, PublicSet]).validate_python(rows)
+
+
+def load(config: DataConfig) -> list[Prompt]:
+    """Prompts of a named set: from `config.path`, a local copy, where that is given, else from the hub."""
+    public = public_sets()[config.source]
+    if config.path:
+        rows = read_rows(Path(config.path))
+    else:
+        try:
+            rows = hub_rows(public.hub, public.subset, public.split)
+        except ForethoughtError as error:
+            raise ForethoughtError(f"{error} A local copy will do: {config.source}:PATH.") from error
+    kept = list(_kept(rows, public))
+    columns = {f: c for f in ("text", "label", "category", "id") if (c := getattr(public, f))}
+    values: dict[str, str] = {}
+    if isinstance(public.labels, str):
+        values["label"] = public.labels
+    mapped = DataConfig(
+        source=config.source, columns=_present(columns, kept) | config.columns, values=values | config.values
+    )
+    return to_prompts(kept, mapped, config.source)
+
+
+def is_about_minors(text: str) -> bool:
+    """Whether a text speaks of minors and of sex; by words, so that harmless texts fall too."""
+    return bool(MINORS.search(text) and SEXUAL.search(text))
+
+
+def _kept(rows: Iterator[tuple[int, Row]], public: PublicSet) -> Iterator[tuple[int, Row]]:
+    for number, row in rows:
+        if is_about_minors(" ".join(v for v in row.values() if isinstance(v, str))):
+            continue
+        if any(column in row and str(row[column]) not in values for column, values in public.keep.items()):
+            continue
+        if isinstance(public.labels, dict):
+            said = str(row.get(public.label))
+            if said not in public.labels:
+                raise ForethoughtError(
+                    f"row {number}: '{public.label}' is {said!r}, none of {', '.join(public.labels)}."
+                )
+            row = row | {public.label: public.labels[said]}
+        if public.category and isinstance(row.get(public.category), list):
+            row = row | {public.category: (row[public.category] or [None])[0]}
+        for column in public.text.split("|"):
+            if isinstance(row.get(column), list):
+                row = row | {column: "\n\n".join(map(str, row[column]))}
+        yield number, row
+
+
+def _present(columns: dict[str, str], rows: list[tuple[int, Row]]) -> dict[str, str]:
+    """Of columns that copies name in different ways (`prompt|Goal`) the one that is there; optional ones that are not are left out."""
+    first = rows[0][1] if rows else {}
+    found = {f: next((c for c in names.split("|") if c.split("+")[0] in first), "") for f, names in columns.items()}
+    return {f: c or columns[f].split("|")[0] for f, c in found.items() if c or f in ("text", "label")}
