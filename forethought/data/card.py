@@ -1,0 +1,99 @@
+"""A data set card with provenance, as the hub reads it, and a sheet of random kept and rejected examples to read by eye."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from forethought.policy import Policy
+from forethought.records import Example, Rejected, digest
+
+SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
+
+
+def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy | None) -> str:
+    """Markdown with hub front matter, from a run's `run.json` and its statistics."""
+    config = info["config"]
+    size = next((name for most, name in SIZES if statistics["examples"] < most), "100K<n<1M")
+    front = {
+        "license": "other",
+        "language": [policy.language if policy else "en"],
+        "task_categories": ["text-generation"],
+        "tags": ["safety", "reasoning", "synthetic", "forethought"],
+        "size_categories": [size],
+    }
+    roles = {r: config[r]["name"] for r in ("target", "teacher", "helper", "guard") if config.get(r)}
+    made = [
+        f"- method: `{config['method']}`",
+        *(f"- {role}: `{name}`" for role, name in roles.items()),
+        f"- policy: {config['policy']}{f' (version {policy.version})' if policy else ''}",
+        f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
+        f"- command: `{' '.join(info['argv'])}`",
+        "- inputs, by content hash: " + ", ".join(f"{k} `{v[:16]}`" for k, v in info["inputs"].items()),
+    ]
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front, sort_keys=False).strip(),
+            "---",
+            f"# Safety reasoning data, made by {config['method']}",
+            "",
+            "Prompts with a thought about safety and an answer. The prompts include harmful requests; the answers to those decline. "
+            "The licence is that of the prompts' source: set it above before you publish.",
+            "",
+            "## How it was made",
+            *made,
+            "",
+            f"## What it holds: {statistics['examples']} examples",
+            *_table("kept", statistics["kept"]),
+            "",
+            f"Lengths in {statistics['unit']}:",
+            "",
+            "| | " + " | ".join(next(iter(statistics["lengths"].values()), {})) + " |",
+            "|---" * (1 + len(next(iter(statistics["lengths"].values()), {}))) + "|",
+            *("| " + " | ".join([k, *(f"{x:g}" for x in v.values())]) + " |" for k, v in statistics["lengths"].items()),
+            "",
+            "## What was rejected, and why",
+            *([f"- {reason}: {n}" for reason, n in statistics["rejected"].items()] or ["- nothing"]),
+            "",
+            "## What it does not show",
+            "Labels are those of the source and were not checked again unless a check above says so. A share of the thoughts is wrong: "
+            "read `sheet.md` before you train on them. Nothing here says how a model trained on it behaves; attack it and see.",
+            "",
+        ]
+    )  # fmt: skip
+
+
+def sheet(examples: Sequence[Example], rejected: Sequence[Rejected], seed: int, n: int = 20) -> str:
+    """Up to `n` kept examples and `n` rejected prompts, drawn by seed, to be read by a person."""
+    kept = sorted(examples, key=lambda e: digest(seed, e.prompt.id))[:n]
+    lost = sorted(rejected, key=lambda r: digest(seed, r.prompt.id))[:n]
+    parts = [f"# {len(kept)} of {len(examples)} kept", ""]
+    for e in kept:
+        facts = ", ".join(filter(None, (e.prompt.label, e.decision, e.category, e.prompt.style)))
+        thought = _quote(e.reasoning) if e.reasoning is not None else "(no thought)"
+        parts += [f"## {e.prompt.id} ({facts})", "", _quote(e.prompt.text), "", thought, "", _quote(e.answer), ""]
+    parts += [f"# {len(lost)} of {len(rejected)} rejected", ""]
+    for r in lost:
+        parts += [
+            f"- **{r.reason}** ({r.prompt.label}) {_line(r.prompt.text)}"
+            + (f" [{_line(r.detail)}]" if r.detail else "")
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _table(title: str, counts: dict[str, dict[str, int]]) -> list[str]:
+    return [
+        f"- {title}, by {field}: " + ", ".join(f"{k} {n}" for k, n in found.items()) for field, found in counts.items()
+    ]
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines()) or "> (empty)"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]

@@ -1,0 +1,159 @@
+"""Near-duplicates within a set, and evaluation prompts that leak into training data: exact, near, or contained in a longer text.
+
+Near means a Jaccard similarity of character 5-grams of at least NEAR, found by an exact prefix-filter join (Chaudhuri et al. 2006;
+Xiao et al. 2008), so that no pair is missed and ten thousand against ten thousand take seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from forethought.records import Prompt
+
+NEAR = 0.6
+GRAM = 5
+# A shorter text stands inside others by chance.
+LEAST_WORDS, LEAST_CHARS = 4, 20
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training prompt that matches a prompt of an evaluation set; `similarity` is 1 unless the match is near."""
+
+    kind: Literal["exact", "near", "contained"]
+    training: Prompt
+    evaluation: Prompt
+    set: str
+    similarity: float
+
+
+def normalise(text: str) -> str:
+    """Lower case, without punctuation and accents, single spaces."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    return " ".join(re.findall(r"\w+", plain))
+
+
+def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> Iterator[tuple[int, int, float]]:
+    """(i, j, similarity) of all normalised texts left[i], right[j] whose similarity is at least `near`."""
+    grams = [[_grams(t) for t in texts] for texts in (left, right)]
+    often = Counter(g for texts in grams for t in texts for g in t)
+    index: dict[str, list[int]] = defaultdict(list)
+    for j, found in enumerate(grams[1]):
+        for gram in _rarest(found, often, near):
+            index[gram].append(j)
+    for i, found in enumerate(grams[0]):
+        candidates = {j for gram in _rarest(found, often, near) for j in index.get(gram, ())}
+        for j in sorted(candidates):
+            other = grams[1][j]
+            if near * max(len(found), len(other)) <= min(len(found), len(other)):
+                shared = len(found & other)
+                similarity = shared / (len(found) + len(other) - shared)
+                if similarity >= near:
+                    yield i, j, similarity
+
+
+def near_duplicates(prompts: Sequence[Prompt], near: float = NEAR) -> list[tuple[Prompt, Prompt, float]]:
+    """Pairs of prompts that say nearly the same, the earlier one first. Wordings of one prompt, and the sides of a contrast pair, are
+    meant to be alike and do not count."""
+    texts = [normalise(p.text) for p in prompts]
+    pairs = ((prompts[i], prompts[j], s) for i, j, s in similar_pairs(texts, texts, near) if i < j)
+    return [
+        (a, b, s)
+        for a, b, s in pairs
+        if a.base != b.base and (a.pair is None or a.pair != b.pair or a.label == b.label)
+    ]
+
+
+def drop_near_duplicates(prompts: Sequence[Prompt], near: float = NEAR) -> list[Prompt]:
+    """Prompts without those that nearly repeat an earlier one that is kept."""
+    repeats: dict[str, list[str]] = defaultdict(list)
+    for a, b, _ in near_duplicates(prompts, near):
+        repeats[b.id].append(a.id)
+    kept: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if not any(other in kept for other in repeats[prompt.id]):
+            kept[prompt.id] = prompt
+    return list(kept.values())
+
+
+def find_leaks(
+    training: Sequence[Prompt], evaluation: Mapping[str, Sequence[Prompt]], near: float = NEAR
+) -> list[Leak]:
+    """Every training prompt that matches an evaluation prompt, the strongest kind of match for each pair. Prompts are looked at as
+    they are worded and as what they really ask for."""
+    texts = [(p, t) for p in training for t in dict.fromkeys((normalise(p.text), normalise(p.request))) if t]
+    leaks: dict[tuple[str, str, str], Leak] = {}
+    for name, prompts in evaluation.items():
+        named = [(p, t) for p in prompts for t in dict.fromkeys((normalise(p.text), normalise(p.request))) if t]
+        for leak in _matches(texts, named, name, near):
+            key = (leak.training.id, name, leak.evaluation.id)
+            if key not in leaks or _strength(leak) > _strength(leaks[key]):
+                leaks[key] = leak
+    return list(leaks.values())
+
+
+def _matches(
+    texts: list[tuple[Prompt, str]], named: list[tuple[Prompt, str]], name: str, near: float
+) -> Iterator[Leak]:
+    by_text: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt, text in named:
+        by_text[text].append(prompt)
+    for prompt, text in texts:
+        for other in by_text.get(text, ()):
+            yield Leak("exact", prompt, other, name, 1.0)
+    for i, j, s in similar_pairs([t for _, t in texts], [t for _, t in named], near):
+        yield Leak("near", texts[i][0], named[j][0], name, s)
+    for outer, inner, turned in ((texts, named, False), (named, texts, True)):
+        for i, j in _contained([t for _, t in outer], [t for _, t in inner]):
+            a, b = outer[i][0], inner[j][0]
+            yield Leak("contained", b if turned else a, a if turned else b, name, 1.0)
+
+
+def _contained(outer: Sequence[str], inner: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(i, j) where inner[j], unless it is short, stands in outer[i] word for word and outer[i] is longer."""
+    often = Counter(w for t in inner for w in set(t.split()))
+    index: dict[str, list[int]] = defaultdict(list)
+    for j, text in enumerate(inner):
+        words = text.split()
+        if len(words) >= LEAST_WORDS and len(text) >= LEAST_CHARS:
+            index[min(set(words), key=lambda w: (often[w], w))].append(j)
+    for i, text in enumerate(outer):
+        padded = f" {text} "
+        for word in set(text.split()) & index.keys():
+            for j in index[word]:
+                if len(inner[j]) < len(text) and f" {inner[j]} " in padded:
+                    yield i, j
+
+
+def _strength(leak: Leak) -> tuple[bool, bool, float]:
+    return leak.kind == "exact", leak.kind == "contained", leak.similarity
+
+
+def _grams(text: str) -> frozenset[str]:
+    padded = f" {text} "
+    return frozenset(padded[i : i + GRAM] for i in range(max(1, len(padded) - GRAM + 1)))
+
+
+def _rarest(grams: Iterable[str], often: Counter[str], near: float) -> list[str]:
+    """The prefix of which two sets that similar must share an element: all but near * n of the n grams, the rarest first."""
+    ordered = sorted(grams, key=lambda g: (often[g], g))
+    return ordered[: len(ordered) - int(-(-near * len(ordered) // 1)) + 1]
+
+
+def leak_error(leaks: Sequence[Leak], shown: int = 10) -> str:
+    """One paragraph that names what leaks and says what to do."""
+    kinds = Counter(leak.kind for leak in leaks)
+    rows = "; ".join(
+        f"{k.training.id} ~ {k.set} {k.evaluation.id} ({k.kind}): {k.evaluation.text[:60]!r}" for k in leaks[:shown]
+    )
+    more = f"; and {len(leaks) - shown} more" if len(leaks) > shown else ""
+    counts = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    return (
+        f"{len({k.training.id for k in leaks})} training rows match evaluation prompts ({counts}): {rows}{more}. "
+        "Drop them (--drop-leaks, or leaks: drop in an experiment), or do not evaluate on that set."
+    )
