@@ -26,13 +26,13 @@ Values = Annotated[
 ]
 
 
-def model_config(name: str, system: str | None, dtype: str) -> Any:
+def model_config(name: str, system: str | None, dtype: str, concurrency: int = 32) -> Any:
     from pydantic import ValidationError
 
     from forethought.config import ModelConfig, describe_validation
 
     try:
-        return ModelConfig.model_validate({"name": name, "system": system, "dtype": dtype})
+        return ModelConfig.model_validate({"name": name, "system": system, "dtype": dtype, "concurrency": concurrency})
     except ValidationError as error:
         raise ForethoughtError(describe_validation(error, ModelConfig)) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,29 +12,46 @@ from forethought.cli.common import (
     Data,
     Dtype,
     ListIt,
-    Out,
     Overwrite,
     PolicyName,
     Seed,
     Take,
     Values,
+    commas,
     listed,
     model_config,
     read_prompts,
     wrote,
 )
+from forethought.errors import ForethoughtError
 
 
 def synth(
-    method: Annotated[str, typer.Argument(help="A line of --list, options in brackets: 'scot(template=short)'.")] = "",
+    method: Annotated[
+        list[str] | None,
+        typer.Argument(help="A line of --list, options in brackets: 'scot(template=short)'. Or: import FORM PATH."),
+    ] = None,
     data: Data = "starter:train",
-    out: Out = Path("runs/synth"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory to write.")] = Path("runs/synth"),
     policy: PolicyName = "default",
     model: Annotated[str, typer.Option(help="The model to be trained; it gives the benign answers.")] = "smollm2",
     teacher: Annotated[
         str | None, typer.Option(help="The model that writes the reasoning; default: the model itself.")
     ] = None,
+    helper: Annotated[str | None, typer.Option(help="The model that rewrites and rates; default: the teacher.")] = None,
+    guard: Annotated[str | None, typer.Option(help="A model that must call every answer safe; default: none.")] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="Sets never to be trained on, separated by commas: xstest:PATH,starter:test.")
+    ] = None,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Drop prompts that match an evaluation set, instead of stopping.")
+    ] = False,
+    blind: Annotated[
+        int, typer.Option(min=0, help="On how many prompts to ask what the teacher decides without the label.")
+    ] = 0,
+    label: Annotated[str | None, typer.Option(help="import: the label of rows that have none.")] = None,
     dtype: Dtype = "float32",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests a server gets at once.")] = 32,
     take: Take = None,
     column: Columns = None,
     value: Values = None,
@@ -42,23 +59,55 @@ def synth(
     overwrite: Overwrite = False,
     list_: ListIt = False,
 ) -> None:
-    """Turn prompts into training examples, with what was rejected and why.
+    """Turn prompts into training examples, with what was rejected and why; or import ready ones.
 
-    Example: `forethought synth scot --data starter:train --take harmful=50,benign=50 --out runs/scot-data`
+    Examples: `forethought synth scot --data starter:train --take harmful=50,benign=50 --out runs/scot-data`,
+    `forethought synth import star1 star1.json --evaluation harmbench:behaviors.csv --out runs/star1`
     """
     from forethought.synth import SYNTHESIZERS
+    from forethought.synth.imported import FORMS
 
-    if listed(list_ or not method, SYNTHESIZERS):
+    words = method or []
+    if listed(list_ or not words, SYNTHESIZERS):
+        print(f"{'import FORM PATH':<22} ready data of the form {', '.join(FORMS)}")
         return
     from forethought import stages
     from forethought.policy import load_policy
 
-    prompts = read_prompts(data, take, column, value, seed)
-    print(f"synth: {method} on {len(prompts)} prompts with {teacher or model}")
-    made = stages.synth(
-        out, method, prompts, load_policy(policy), model_config(model, None, dtype),
-        model_config(teacher, None, dtype) if teacher else None, seed=seed, overwrite=overwrite,
-    )  # fmt: skip
+    rules = load_policy(policy)
+    checked: dict[str, Any] = {
+        "evaluation": {name: read_prompts(name, None, None, None, seed) for name in commas(evaluation or "")},
+        "leaks": "drop" if drop_leaks else "stop",
+        "seed": seed,
+        "overwrite": overwrite,
+    }
+    if words[0] == "import":
+        if len(words) != 3:
+            raise ForethoughtError(f"write: forethought synth import FORM PATH, where FORM is {', '.join(FORMS)}.")
+        print(f"import: {words[1]} from {words[2]}")
+        made = stages.import_data(out, words[1], Path(words[2]), rules, label=label, target=model, **checked)  # type: ignore[arg-type]
+    else:
+        if len(words) > 1:
+            raise ForethoughtError(
+                f"one method at a time, not '{' '.join(words)}'. Put options in quotes: 'scot(tries=2)'."
+            )
+        prompts = read_prompts(data, take, column, value, seed)
+        roles = {
+            role: model_config(name, None, dtype, concurrency)
+            for role, name in (("teacher", teacher), ("helper", helper), ("guard", guard))
+            if name
+        }
+        print(f"synth: {words[0]} on {len(prompts)} prompts with {teacher or model}")
+        target = model_config(model, None, dtype, concurrency)
+        made = stages.synth(out, words[0], prompts, rules, target, blind=blind, **roles, **checked)
+    _report(made)
+
+
+def _report(made: Any) -> None:
+    for warning in made.info.get("warnings", []):
+        print(f"  warning: {warning}")
     for reason, count in made.info["counts"].items():
         print(f"  {reason}: {count}")
-    wrote(made.path, f"head {made.path}/examples.jsonl")
+    for label, found in made.info.get("blind", {}).items():
+        print(f"  teacher without the label, {label}: {found.get('right', 0)} of {found['n']} right")
+    wrote(made.path, f"read {made.path}/sheet.md, then: forethought train {made.path}")

@@ -16,6 +16,8 @@ from typing import Literal
 from forethought.records import Prompt
 
 NEAR = 0.6
+# Within training data only what says the same is too much; prompts that differ in one word may differ in all that matters.
+DUPLICATE = 0.8
 GRAM = 5
 # A shorter text stands inside others by chance.
 LEAST_WORDS, LEAST_CHARS = 4, 20
@@ -57,7 +59,7 @@ def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR)
                     yield i, j, similarity
 
 
-def near_duplicates(prompts: Sequence[Prompt], near: float = NEAR) -> list[tuple[Prompt, Prompt, float]]:
+def near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[tuple[Prompt, Prompt, float]]:
     """Pairs of prompts that say nearly the same, the earlier one first. Wordings of one prompt, and the sides of a contrast pair, are
     meant to be alike and do not count."""
     texts = [normalise(p.text) for p in prompts]
@@ -69,7 +71,7 @@ def near_duplicates(prompts: Sequence[Prompt], near: float = NEAR) -> list[tuple
     ]
 
 
-def drop_near_duplicates(prompts: Sequence[Prompt], near: float = NEAR) -> list[Prompt]:
+def drop_near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[Prompt]:
     """Prompts without those that nearly repeat an earlier one that is kept."""
     repeats: dict[str, list[str]] = defaultdict(list)
     for a, b, _ in near_duplicates(prompts, near):

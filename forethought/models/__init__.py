@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from forethought.errors import ForethoughtError, nearest
@@ -26,6 +27,18 @@ def load_model(spec: str, *, system: str | None = None, dtype: str = "float32") 
     from forethought.models.hf import load_hf
 
     return load_hf(source, adapter=adapter, system=system, dtype=dtype)
+
+
+def text_length(spec: str) -> tuple[Callable[[str], int], str]:
+    """(length of a text, what it counts): in tokens of a local model's tokenizer, in words where the model is behind a server."""
+    if spec.partition(":")[0] in ("scripted", "openai"):
+        return (lambda text: len(text.split())), "words"
+    from transformers import AutoTokenizer
+
+    source, adapter = locate_weights(spec)
+    has_own = adapter is not None and (adapter / "tokenizer_config.json").exists()
+    tokenizer = AutoTokenizer.from_pretrained(adapter if has_own else source)
+    return (lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])), "tokens"
 
 
 def check_spec(spec: str) -> None:

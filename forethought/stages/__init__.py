@@ -3,7 +3,7 @@
 from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.judging import judge
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
-from forethought.stages.synthesis import synth
+from forethought.stages.synthesis import import_data, synth
 from forethought.stages.training import train
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "attack",
     "attempt_flow",
     "cache_path",
+    "import_data",
     "judge",
     "load",
     "synth",

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from forethought.config import ModelConfig
+from forethought.data.card import card, sheet
+from forethought.data.files import check_path
+from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_error
+from forethought.data.statistics import describe
+from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
+from forethought.models import text_length
 from forethought.policy import Policy, without_examples
 from forethought.records import (
     LABELS,
     Decision,
     Example,
+    Label,
     Prompt,
     Rejected,
     digest,
 )
 from forethought.registry import parse_spec, resolve
-from forethought.run import Run, hash_file, open_run, write_records
+from forethought.run import Run, hash_file, open_run, write_json, write_records, write_text
 from forethought.stages.shared import execute, weights_of
 from forethought.synth import SYNTHESIZERS, Made, Synthesizer
+from forethought.synth.imported import import_rows
 from forethought.synth.teacher import blind_decision
+
+Leaks = Literal["stop", "drop"]
 
 
 def synth(
@@ -35,13 +47,17 @@ def synth(
     guard: ModelConfig | None = None,
     helper: ModelConfig | None = None,
     blind: int = 0,
+    evaluation: Mapping[str, Sequence[Prompt]] | None = None,
+    leaks: Leaks = "stop",
     seed: int = 0,
     overwrite: bool = False,
 ) -> Run:
-    """Turn prompts into training examples: `examples.jsonl` and `rejected.jsonl`, in the order of the prompts.
+    """Turn prompts into training examples: `examples.jsonl` and `rejected.jsonl`, in the order of the prompts, with statistics, a card and
+    a sheet to read.
 
-    `blind` prompts, drawn by hash, are also decided by a teacher that is not shown their label; the share it gets right goes into the
-    run's `blind`.
+    Prompts that nearly repeat an earlier one are rejected. Those that match a prompt of an `evaluation` set are an error, or with
+    `leaks="drop"` rejected. `blind` prompts, drawn by hash, are also decided by a teacher that is not shown their label; the share it
+    gets right goes into the run's `blind`.
     """
     make = _synthesizer(method, policy, guard is not None)
     teacher = teacher or target
@@ -49,6 +65,7 @@ def synth(
     inputs = {
         "prompts": digest([p.model_dump() for p in prompts]),
         "policy": policy.hash,
+        **evaluation_hashes(evaluation),
         **weights_of(*roles.values()),
     }
     inputs |= {name: hash_file(name) for name in _files_of(method)}
@@ -56,9 +73,13 @@ def synth(
     run = open_run(out, "synth", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
-    for warning in without_examples(policy, prompts):
+    run.info["warnings"] = without_examples(policy, prompts)
+    for warning in run.info["warnings"]:
         run.log(f"warning: {warning}")
+    wanted, unwanted = _sift(prompts, method, evaluation or {}, leaks)
     seen = _forget_last(run)
+    if unwanted and not seen & {r.prompt.id for r in unwanted}:
+        run.append("rejected.jsonl", unwanted)
     by_id = {p.id: p for p in prompts}
 
     def save(done: Done[Made]) -> None:
@@ -72,19 +93,103 @@ def synth(
         run.append("rejected.jsonl", [m for m in made if isinstance(m, Rejected)])
         run.append("examples.jsonl", kept)
 
-    jobs = [Job(p.id, partial(make, p)) for p in prompts if p.id not in seen]
-    execute(run, f"synth {method}", jobs, roles, save, len(prompts), seed)
+    jobs = [Job(p.id, partial(make, p)) for p in wanted if p.id not in seen]
+    execute(run, f"synth {method}", jobs, roles, save, len(wanted), seed)
     order = {p.id: i for i, p in enumerate(prompts)}
     kept, rejected = run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
     kept.sort(key=lambda e: order[e.prompt.base])
     rejected.sort(key=lambda r: order[r.prompt.base])
+    decided = _decide_blind(run, wanted, policy, roles, blind, seed)
+    _finish(run, kept, rejected, len(prompts), policy, target.name, {"blind": decided} if decided else {})
+    return run
+
+
+def import_data(
+    out: Path,
+    form: str,
+    path: Path,
+    policy: Policy,
+    *,
+    label: Label | None = None,
+    target: str = "smollm2",
+    evaluation: Mapping[str, Sequence[Prompt]] | None = None,
+    leaks: Leaks = "stop",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Ready data as a synthesis run, under the same checks. `target` is the model whose tokenizer measures lengths."""
+    inputs = {"file": hash_file(check_path(path)), "policy": policy.hash, **evaluation_hashes(evaluation)}
+    settings = {
+        "method": f"import:{form}",
+        "policy": policy.name,
+        "path": str(path),
+        "label": label,
+        "target": {"name": target},
+    }
+    run = open_run(out, "synth", settings, inputs, seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    records = [made for _, rows in import_rows(form, path, policy, label) for made in rows]
+    if not records:
+        raise ForethoughtError(f"there is no row in '{path}'.")
+    first = {r.prompt.id: r for r in reversed(records)}
+    _, unwanted = _sift([r.prompt for r in first.values()], f"import:{form}", evaluation or {}, leaks)
+    dropped = {r.prompt.id for r in unwanted}
+    again = [
+        Rejected(prompt=r.prompt, method=r.method, reason="repeats another prompt")
+        for r in records
+        if r is not first[r.prompt.id]
+    ]
+    kept = [r for r in first.values() if isinstance(r, Example) and r.prompt.id not in dropped]
+    rejected = [r for r in first.values() if isinstance(r, Rejected) and r.prompt.id not in dropped]
+    _finish(run, kept[::-1], [*unwanted, *rejected[::-1], *again], len(records), policy, target, {})
+    return run
+
+
+def evaluation_hashes(evaluation: Mapping[str, Sequence[Prompt]] | None) -> dict[str, str]:
+    """Content hashes of the sets that training data was checked against."""
+    return {f"not in {name}": digest([p.text for p in prompts]) for name, prompts in (evaluation or {}).items()}
+
+
+def _sift(
+    prompts: Sequence[Prompt], method: str, evaluation: Mapping[str, Sequence[Prompt]], leaks: Leaks
+) -> tuple[list[Prompt], list[Rejected]]:
+    """(prompts to use, those that leak or nearly repeat another, with the reason). Raises ForethoughtError for a leak where leaks stop."""
+    found = find_leaks(prompts, evaluation)
+    if found and leaks == "stop":
+        raise ForethoughtError(leak_error(found))
+    reasons = {k.training.id: ("matches an evaluation prompt", f"{k.set} {k.evaluation.id} ({k.kind})") for k in found}
+    clean = [p for p in prompts if p.id not in reasons]
+    wanted = drop_near_duplicates(clean)
+    used = {p.id for p in wanted}
+    reasons |= {p.id: ("nearly repeats another prompt", "") for p in clean if p.id not in used}
+    rejected = [
+        Rejected(prompt=p, method=method, reason=reasons[p.id][0], detail=reasons[p.id][1])
+        for p in prompts
+        if p.id in reasons
+    ]
+    return wanted, rejected
+
+
+def _finish(
+    run: Run,
+    kept: list[Example],
+    rejected: list[Rejected],
+    planned: int,
+    policy: Policy,
+    target: str,
+    extra: dict[str, Any],
+) -> None:
     write_records(run.path / "examples.jsonl", kept)
     write_records(run.path / "rejected.jsonl", rejected)
+    measure, unit = text_length(target)
+    statistics = describe(kept, rejected, measure, unit)
+    write_json(run.path / "statistics.json", statistics | extra)
+    write_text(run.path / "README.md", card(run.info, statistics, policy))
+    write_text(run.path / "sheet.md", sheet(kept, rejected, run.info["seed"]))
     reasons = Counter(f"rejected: {r.reason}" for r in rejected)
-    counts = {"planned": len(prompts), "ok": len({e.prompt.base for e in kept}), "failed": len(rejected), **reasons}
-    decided = _decide_blind(run, prompts, policy, roles, blind, seed)
-    run.finish(counts, ["examples.jsonl", "rejected.jsonl"], **({"blind": decided} if decided else {}))
-    return run
+    counts = {"planned": planned, "ok": len({e.prompt.base for e in kept}), "failed": len(rejected), **reasons}
+    run.finish(counts, ["examples.jsonl", "rejected.jsonl", "statistics.json", "README.md", "sheet.md"], **extra)
 
 
 def _synthesizer(method: str, policy: Policy, guarded: bool) -> Synthesizer:

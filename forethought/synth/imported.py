@@ -1,0 +1,139 @@
+"""Ready data with reasoning in it: STAR-1, conversations (`messages`), and prompt and response columns with inline `<think>`.
+
+The decision is read off the answer: one that declines refuses. A harmful prompt whose answer does not decline is rejected, as SCoT
+filters its source (arXiv 2501.19180), unless its category is one that the policy supports; STAR-1 labels none of its rows, so there a
+row that is not declined counts as borderline or, where the policy supports its category, as sensitive [ours].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from forethought.chat import split
+from forethought.config import describe_validation
+from forethought.data.files import Row, read_rows
+from forethought.data.public import is_about_minors
+from forethought.errors import ForethoughtError, nearest
+from forethought.policy import Policy
+from forethought.records import LABELS, Decision, Example, Label, Message, Prompt, Rejected, make_prompt
+from forethought.refusals import classify
+from forethought.synth import Made
+
+PROMPTS, RESPONSES = ("prompt", "question", "instruction", "input"), ("response", "output", "completion", "answer")
+# (messages or text, thought, answer, other fields)
+Read = tuple[Any, str | None, str, dict[str, Any]]
+
+
+def import_rows(form: str, path: Path, policy: Policy, label: Label | None = None) -> Iterator[tuple[int, Made]]:
+    """(row number, example or reject) of every row. `label` is for rows that have none; without it the answer decides.
+
+    Raises ForethoughtError for an unknown form or a row that does not have it.
+    """
+    if form not in FORMS:
+        raise ForethoughtError(f"unknown form '{form}'.{nearest(form, FORMS)}")
+    for number, row in read_rows(path):
+        try:
+            said, thought, answer, fields = FORMS[form](row)
+        except (KeyError, TypeError, ValueError) as error:
+            why = describe_validation(error, Message) if isinstance(error, ValidationError) else _why(error)
+            raise ForethoughtError(f"{path.name}, row {number}: {why} Is it of the form '{form}'?") from error
+        if is_about_minors(json.dumps(row, ensure_ascii=False)):
+            continue
+        given = fields.pop("label", None) or label
+        if given is not None and given not in LABELS:
+            raise ForethoughtError(f"{path.name}, row {number}: label {given!r} is none of {', '.join(LABELS)}.")
+        if not (said.strip() if isinstance(said, str) else any(m.role == "user" for m in said)):
+            raise ForethoughtError(f"{path.name}, row {number}: there is no user turn.")
+        declined = classify(answer, said if isinstance(said, str) else said[-1].content).label == "refusal"
+        prompt = make_prompt(
+            said,
+            given or _guess(declined, fields.get("category"), policy),
+            path.stem,
+            **{k: str(v) for k, v in fields.items()},
+        )
+        yield number, [_judge(prompt, thought, answer, declined, form, policy)]
+
+
+def _judge(
+    prompt: Prompt, thought: str | None, answer: str, declined: bool, form: str, policy: Policy
+) -> Example | Rejected:
+    def no(reason: str) -> Rejected:
+        return Rejected(prompt=prompt, method=f"import:{form}", reason=reason, detail=answer[:200])
+
+    wanted = policy.decide(prompt)
+    decision: Decision = "refuse" if declined else "support" if wanted == "support" else "answer"
+    if not answer.strip():
+        return no("answer is empty")
+    if form != "messages" and (thought is None or not thought.strip()):
+        return no("no thought")
+    if (decision == "refuse") != (wanted == "refuse"):
+        return no("answer declines what is to be answered" if declined else "answer does not decline")
+    found = policy.find(prompt)
+    return Example(
+        prompt=prompt,
+        reasoning=thought.strip() if thought and thought.strip() else None,
+        answer=answer.strip(),
+        decision=decision,
+        category=found.id if found and decision != "answer" else None,
+        method=f"import:{form}",
+        teacher="imported",
+        policy=policy.hash,
+        checks=("answer agrees with the label",),
+    )
+
+
+def _guess(declined: bool, category: Any, policy: Policy) -> Label:
+    if declined:
+        return "harmful"
+    supported = {x for c in policy.categories if c.respond == "support" for x in (c.id, *c.covers)}
+    return "sensitive" if category in supported else "borderline"
+
+
+def _star1(row: Row) -> Read:
+    parts = split(row["response"])
+    if parts.status != "ok":
+        raise ValueError(f"the response does not hold one closed thought ({parts.status}).")
+    categories = row.get("category") or []
+    fields = {"category": categories[0] if isinstance(categories, list) and categories else categories}
+    # Its own ids are row numbers, so content hashes name the rows.
+    return row["question"], parts.reasoning, parts.answer, {k: v for k, v in fields.items() if v}
+
+
+def _messages(row: Row) -> Read:
+    turns = list(row["messages"])
+    last = dict(turns.pop())
+    if last.get("role") != "assistant":
+        raise ValueError("the last message is not the assistant's.")
+    thought = last.get("reasoning_content") or last.get("reasoning")
+    answer = str(last["content"])
+    if thought is None:
+        parts = split(answer)
+        if parts.status == "unclosed":
+            raise ValueError("the thought does not end.")
+        thought, answer = parts.reasoning, parts.answer
+    messages = tuple(Message(role=m["role"], content=m["content"]) for m in turns)
+    return messages, thought, answer, _fields(row)
+
+
+def _think(row: Row) -> Read:
+    prompt, response = (next((n for n in names if row.get(n)), None) for names in (PROMPTS, RESPONSES))
+    if prompt is None or response is None:
+        raise ValueError(f"a row needs one of {', '.join(PROMPTS)} and one of {', '.join(RESPONSES)}.")
+    parts = split(str(row[response]))
+    return str(row[prompt]), parts.reasoning, parts.answer, _fields(row)
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    return {k: row[k] for k in ("id", "label", "category") if row.get(k) not in (None, "")}
+
+
+def _why(error: Exception) -> str:
+    return f"there is no {error}." if isinstance(error, KeyError) else str(error)
+
+
+FORMS: dict[str, Callable[[Row], Read]] = {"star1": _star1, "messages": _messages, "think": _think}
