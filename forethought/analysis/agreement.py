@@ -5,17 +5,18 @@ What a judge left unscored is no opinion, and is left out of the pairs that it w
 
 from __future__ import annotations
 
-import math
-import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Literal
 
-from forethought.analysis.calibration import cohen_kappa
+import numpy as np
+
 from forethought.records import Attempt, Record, Verdict
 
-Units = Sequence[Sequence[str | None]]  # One row an attempt, one column a judge; None where a judge gave no score.
-Statistic = Callable[[Units], float | None]
+Unit = tuple[str | None, ...]  # The opinions on one attempt, one a judge; None where a judge gave no score.
+Counts = Mapping[Unit, int]  # How often each combination of opinions was met: all that a statistic needs.
+Statistic = Callable[[Counts], float | None]
 RESAMPLES = 1000
 
 
@@ -24,7 +25,7 @@ class Agreed(Record):
     were not. `low` and `high` bound the value (percentile bootstrap over prompts, 95%); None where it is not defined."""
 
     judges: tuple[str, ...]
-    statistic: str
+    statistic: Literal["kappa", "alpha"]
     n: int
     missing: int
     observed: float | None
@@ -50,53 +51,76 @@ def judge_agreement(
     found = []
     for pair in combinations(judges, 2):
         units = _table(said, pair)
-        found.append(_agreed(pair, "kappa", units, groups, _kappa, resamples, seed))
+        found.append(_agreed(pair, units, groups, kappa, resamples, seed))
     if len(judges) > 2:
         units = _table(said, tuple(judges))
-        found.append(_agreed(tuple(judges), "alpha", units, groups, nominal_alpha, resamples, seed))
+        found.append(_agreed(tuple(judges), units, groups, nominal_alpha, resamples, seed))
     return found
 
 
-def nominal_alpha(units: Units) -> float | None:
+def kappa(counts: Counts) -> float | None:
+    """Cohen's kappa (1960) of two judges over what both scored; None where chance alone agrees fully, or nothing is left."""
+    pairs = {unit: n for unit, n in counts.items() if None not in unit}
+    first: Counter[str | None] = Counter()
+    second: Counter[str | None] = Counter()
+    for (a, b), n in pairs.items():
+        first[a] += n
+        second[b] += n
+    total = first.total()
+    chance = sum(first[v] * second[v] for v in first)
+    if chance == total * total:
+        return None
+    same = sum(n for (a, b), n in pairs.items() if a == b)
+    return (total * same - chance) / (total * total - chance)
+
+
+def nominal_alpha(counts: Counts) -> float | None:
     """Krippendorff's alpha for nominal data (2011, "Computing Krippendorff's Alpha-Reliability"): 1 - observed / expected disagreement.
 
     Units with fewer than two opinions are left out. None where nothing can be compared, or there is only one opinion in all.
     """
-    rows = [Counter(v for v in unit if v is not None) for unit in units]
-    rows = [row for row in rows if row.total() > 1]
-    totals: Counter[str] = sum(rows, Counter())
+    totals: Counter[str] = Counter()
+    observed = 0.0
+    for unit, times in counts.items():
+        row = Counter(v for v in unit if v is not None)
+        size = row.total()
+        if size < 2:
+            continue
+        observed += times * (size**2 - sum(c * c for c in row.values())) / (size - 1)
+        for value, count in row.items():
+            totals[value] += times * count
     n = totals.total()
     expected = n * n - sum(count * count for count in totals.values())
-    if not expected:
-        return None
-    observed = sum((row.total() ** 2 - sum(c * c for c in row.values())) / (row.total() - 1) for row in rows)
-    return 1 - (n - 1) * observed / expected
+    return 1 - (n - 1) * observed / expected if expected else None
 
 
 def bootstrap(
-    units: Units, groups: Sequence[str], statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0
+    units: Sequence[Unit], groups: Sequence[str], statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
     """95% percentile interval of a statistic, whole groups drawn with replacement; None where over one resample in ten has no value."""
-    members: Mapping[str, list[Sequence[str | None]]] = defaultdict(list)
-    for group, unit in zip(groups, units, strict=True):
-        members[group].append(unit)
-    pools, rng, values = list(members.values()), random.Random(seed), []
-    if len(pools) < 2:
+    kinds, names = sorted(set(units), key=repr), sorted(set(groups))
+    if len(names) < 2:
         return None
+    held = np.zeros((len(names), len(kinds)), dtype=np.int64)
+    at, row = {k: i for i, k in enumerate(kinds)}, {g: i for i, g in enumerate(names)}
+    for unit, group in zip(units, groups, strict=True):
+        held[row[group], at[unit]] += 1
+    rng, share = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
+    values = []
     for _ in range(resamples):
-        value = statistic([unit for pool in rng.choices(pools, k=len(pools)) for unit in pool])
+        drawn = (rng.multinomial(len(names), share) @ held).tolist()
+        value = statistic({kind: n for kind, n in zip(kinds, drawn, strict=True) if n})
         if value is not None:
             values.append(value)
     if not values or len(values) < 0.9 * resamples:
         return None
-    values.sort()
-    return values[math.floor(0.025 * (len(values) - 1))], values[math.ceil(0.975 * (len(values) - 1))]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _agreed(
     judges: tuple[str, ...],
-    name: str,
-    units: Units,
+    units: Sequence[Unit],
     groups: Sequence[str],
     statistic: Statistic,
     resamples: int,
@@ -108,19 +132,15 @@ def _agreed(
     bounds = bootstrap(both, of, statistic, resamples, seed) or (None, None)
     return Agreed(
         judges=judges,
-        statistic=name,
+        statistic="kappa" if statistic is kappa else "alpha",
         n=len(both),
         missing=len(units) - len(both),
         observed=sum(pairs) / len(pairs) if pairs else None,
-        value=statistic(both),
+        value=statistic(Counter(both)),
         low=bounds[0],
         high=bounds[1],
     )
 
 
-def _kappa(units: Units) -> float | None:
-    return cohen_kappa([(a, b) for a, b in units if a is not None and b is not None])
-
-
-def _table(said: Mapping[str, Mapping[str, str | None]], judges: tuple[str, ...]) -> list[tuple[str | None, ...]]:
+def _table(said: Mapping[str, Mapping[str, str | None]], judges: tuple[str, ...]) -> list[Unit]:
     return [tuple(words.get(judge) for judge in judges) for words in said.values()]
