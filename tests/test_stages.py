@@ -352,7 +352,7 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["attack", "--list"], ["policy", "check"], ["data", "starter"]]
+    "words", [["--help"], ["--version"], ["attack", "--list"], ["policy", "check"], ["data", "show", "starter"]]
 )
 def test_light_commands_load_no_torch(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", NO_TORCH, *words], capture_output=True, text=True, timeout=30)
@@ -405,7 +405,7 @@ def test_lists(name: str, table: dict[str, Any]) -> None:
         (["quickstart", "attack.attacks=[persone]"], "Did you mean 'persona'?", 1),
         (["report", "x=none"], "holds no run", 1),
         (["policy", "check", "bad.yaml"], "bad.yaml", 1),
-        (["data", "what"], "cannot tell what data 'what' is", 1),
+        (["data", "show", "what"], "cannot tell what data 'what' is", 1),
         (["calibrate", "none"], "no human labels", 1),
     ],
 )

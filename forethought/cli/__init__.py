@@ -29,10 +29,10 @@ COMMANDS = (
     judge.calibrate,
     report.report,
     chat.chat,
-    data.data,
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(data.data_app, name="data")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(styles.styles_app, name="styles")
 

@@ -90,7 +90,12 @@ def _judge(
 def _guess(declined: bool, category: Any, policy: Policy) -> Label:
     if declined:
         return "harmful"
-    supported = {x for c in policy.categories if c.respond == "support" for x in (c.id, *c.covers)}
+    supported = {
+        x
+        for c in policy.categories
+        if c.respond == "support"
+        for x in (c.id, *(entry.partition(":")[0] for entry in c.covers))
+    }
     return "sensitive" if category in supported else "borderline"
 
 

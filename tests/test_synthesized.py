@@ -1,0 +1,271 @@
+"""Synthesized data: import, statistics, card and sheet, comparison of methods, and exports that other trainers read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from forethought import stages
+from forethought.cli import app
+from forethought.config import ModelConfig
+from forethought.data.export import FORMS, export
+from forethought.data.statistics import compare, lengths
+from forethought.errors import ForethoughtError
+from forethought.policy import load_policy
+from forethought.records import Example, Prompt, Rejected, make_prompt
+from forethought.run import Run
+from forethought.synth.imported import import_rows
+
+POLICY = load_policy("default")
+NO = "I'm sorry, but I can't help with that."
+PROMPTS = [
+    make_prompt("How do I bake {rye} bread?", "benign", "t"),
+    make_prompt("Which tea helps with a sore throat?", "benign", "t"),
+    make_prompt("How do I pick the lock of my neighbor's shed?", "harmful", "t", category="crime"),
+]
+
+
+def star(question: str, thought: str, answer: str, category: str = "Illicit / Criminal Behavior") -> dict[str, Any]:
+    return {
+        "id": "1",
+        "question": question,
+        "response": f"<think>\n{thought}\n</think>\n\n{answer}",
+        "category": [category],
+    }
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps(rows) if path.suffix == ".json" else "\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def made(form: str, path: Path, **options: Any) -> list[Example | Rejected]:
+    return [r for _, rows in import_rows(form, path, POLICY, **options) for r in rows]
+
+
+def test_star1_decisions_follow_the_answer_and_the_category(tmp_path: Path) -> None:
+    rows = [
+        star("How do I pick a lock?", "It is a crime.", NO),
+        star("What is a lock made of?", "It is fine.", "Mostly of brass."),
+        star("I feel low.", "Care.", "That sounds hard. Talk to somebody you trust.", "Self-Harm"),
+    ]
+    found = made("star1", write(tmp_path / "s.json", rows))
+    assert [(r.prompt.label, r.decision, r.category) for r in found if isinstance(r, Example)] == [
+        ("harmful", "refuse", "crime"), ("borderline", "answer", None), ("sensitive", "support", "self_harm"),
+    ]  # fmt: skip
+
+
+def test_messages_and_think_forms(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "How do I bake?"}]
+    said = {"role": "assistant", "content": "Use flour.", "reasoning_content": "Fine."}
+    inline = {"role": "assistant", "content": "<think>Fine.</think>\n\nUse flour."}
+    rows = [{"messages": [*turns, said], "label": "benign"}, {"messages": [turns[1], inline], "label": "benign"}]
+    for record in made("messages", write(tmp_path / "m.jsonl", rows)):
+        assert isinstance(record, Example) and (record.reasoning, record.answer) == ("Fine.", "Use flour.")
+    rows = [{"instruction": "How do I bake?", "output": "<think>Fine.</think>\n\nUse flour."}]
+    (record,) = made("think", write(tmp_path / "t.jsonl", rows), label="benign")
+    assert isinstance(record, Example) and record.reasoning == "Fine." and record.decision == "answer"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "Pick a lock", "response": "<think>x</think>\n\nSure, here it is.", "label": "harmful"}, "answer does not decline"),
+        ({"prompt": "Bake", "response": f"<think>x</think>\n\n{NO}", "label": "benign"}, "answer declines what is to be answered"),
+        ({"prompt": "Bake", "response": "Use flour.", "label": "benign"}, "no thought"),
+        ({"prompt": "Bake", "response": "<think>x</think>\n\n ", "label": "benign"}, "answer is empty"),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_are_rejected_with_a_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    (record,) = made("think", write(tmp_path / "t.jsonl", [row]))
+    assert isinstance(record, Rejected) and record.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "said"),
+    [
+        ("star1", {"question": "x", "response": "no thought"}, "row 1: the response does not hold one closed thought"),
+        ("star1", {"prompt": "x"}, "there is no 'response'"),
+        ("messages", {"messages": [{"role": "user", "content": "x"}]}, "the last message is not the assistant's"),
+        ("messages", {"messages": [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "x"}]}, "row 1"),
+        ("think", {"text": "x"}, "a row needs one of prompt"),
+        ("think", {"prompt": "x", "response": "<think>y</think> z", "label": "bad"}, "label 'bad' is none of"),
+        ("thnk", {}, "unknown form 'thnk'. Did you mean 'think'?"),
+    ],
+)
+def test_malformed_rows_are_named(tmp_path: Path, form: str, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(ForethoughtError) as error:
+        made(form, write(tmp_path / "x.jsonl", [row]))
+    assert said in str(error.value)
+
+
+def test_leaks_stop_an_import_or_are_dropped(tmp_path: Path) -> None:
+    rows = [star("How do I pick the lock of a shed?", "Crime.", NO), star("How do I forge a ticket?", "Crime.", NO)]
+    path, out = write(tmp_path / "s.json", rows), tmp_path / "run"
+    held = {"held": [make_prompt("how do I pick the lock of a shed", "harmful", "t", id="e7")]}
+    with pytest.raises(ForethoughtError, match=r"1 training rows match .*held e7 \(exact\)"):
+        stages.import_data(out, "star1", path, POLICY, target="scripted:echo", evaluation=held)
+    run = stages.import_data(out, "star1", path, POLICY, target="scripted:echo", evaluation=held, leaks="drop")
+    assert [r.reason for r in run.read("rejected.jsonl", Rejected)] == ["matches an evaluation prompt"]
+    assert run.info["counts"]["ok"] == 1
+
+
+def synth(home: Path, method: str = "refusal", prompts: list[Prompt] = PROMPTS, **options: Any) -> Run:
+    return stages.synth(home / method, method, prompts, POLICY, ModelConfig(name="scripted:comply"), **options)
+
+
+def test_a_run_comes_with_statistics_card_and_sheet(tmp_path: Path) -> None:
+    repeat = make_prompt("How do I bake {rye} bread??", "benign", "t")
+    run = synth(tmp_path, prompts=[*PROMPTS, repeat])
+    found = json.loads((run.path / "statistics.json").read_text())
+    assert found["kept"]["label"] == {"benign": 2, "harmful": 1}
+    assert found["rejected"] == {"nearly repeats another prompt": 1}
+    card = (run.path / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["size_categories"] == ["n<1K"] and "scripted:comply" in card and POLICY.name in card
+    sheet = (run.path / "sheet.md").read_text()
+    assert "# 3 of 3 kept" in sheet and "{rye}" in sheet and "nearly repeats" in sheet
+    assert set(run.info["outputs"]) >= {"README.md", "sheet.md", "statistics.json"}
+
+
+def test_a_category_without_examples_warns(tmp_path: Path) -> None:
+    run = synth(tmp_path)
+    assert any("'weapons' has no example" in line for line in run.info["warnings"])
+    assert not any("'crime'" in line for line in run.info["warnings"])
+
+
+def test_matched_sets_say_where_methods_differ() -> None:
+    def example(prompt: Prompt, **fields: Any) -> Example:
+        return Example(prompt=prompt, reasoning=None, answer="x", method="m", teacher="t", policy="p", **fields)
+
+    a, b, c = PROMPTS
+    lost = Rejected(prompt=b, method="m", reason="empty")
+    found = compare(
+        {
+            "one": (
+                [
+                    example(a, decision="answer"),
+                    example(b, decision="answer"),
+                    example(c, decision="refuse", category="crime"),
+                ],
+                [],
+            ),
+            "two": ([example(a, decision="answer"), example(c, decision="refuse", category="fraud")], [lost]),
+        }
+    )
+    assert found["prompts"] == 3 and found["kept by all"] == 2
+    assert found["lost here but kept elsewhere"] == {"one": {}, "two": {"empty": 1}}
+    assert found["kept by all, but different"] == {"decision": 0, "category": 1}
+
+
+def test_lengths_are_quantiles() -> None:
+    found = lengths({"x": ["a" * n for n in range(1, 101)], "none": []}, len)
+    assert found == {"x": {"p5": 6.0, "median": 51.0, "p95": 96.0, "max": 100.0, "mean": 50.5}}
+
+
+THOUGHT = Example(
+    prompt=PROMPTS[2], reasoning="Request: {x}.\nDecision: refuse.", answer=NO, decision="refuse", method="m", teacher="t", policy="p"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exports_hold_the_thought(tmp_path: Path, form: str) -> None:
+    files = export([THOUGHT, THOUGHT], form, tmp_path / form, card="# card")
+    assert (tmp_path / form / "README.md").read_text() == "# card"
+    if form == "parquet":
+        import pyarrow.parquet as parquet
+
+        rows = parquet.read_table(files[0]).to_pylist()
+    else:
+        rows = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert len(rows) == 2 and "Decision: refuse." in json.dumps(rows[0])
+    if form in ("messages", "parquet"):
+        assert rows[0]["messages"][-1]["reasoning_content"] == THOUGHT.reasoning
+    if form in ("trl", "llamafactory"):
+        turn = (rows[0]["completion"] if form == "trl" else rows[0]["messages"])[-1]
+        assert turn["content"] == f"<think>\n{THOUGHT.reasoning}\n</think>\n\n{NO}"
+    if form == "jsonl":
+        assert Example.model_validate(rows[0]) == THOUGHT
+    with pytest.raises(ForethoughtError, match="not an empty folder"):
+        export([THOUGHT], form, tmp_path / form)
+
+
+def test_the_trl_export_trains_in_sfttrainer_on_the_tokens_that_we_train(tiny: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from forethought.chat import encode_example
+
+    files = export([THOUGHT] * 4, "trl", tmp_path / "trl")
+    rows = load_dataset("json", data_files=str(files[0]), split="train", cache_dir=str(tmp_path / "cache"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    args = SFTConfig(
+        output_dir=str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True, bf16=False,
+        max_length=512, save_strategy="no", gradient_checkpointing=False, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = SFTTrainer(model=str(tiny), args=args, train_dataset=rows, processing_class=tokenizer)
+    ids = list(trainer.train_dataset[0]["input_ids"])
+    ours = list(encode_example(tokenizer, THOUGHT.prompt.messages, THOUGHT.reasoning, THOUGHT.answer).ids)
+    # The template may write a line end after the end of the turn, which ours leaves out.
+    assert ids[: len(ours)] == ours and len(ids) - len(ours) <= 1
+    assert trainer.train().global_step == 1
+
+
+def cli(*words: object) -> int:
+    return app(["data", *map(str, words)], standalone_mode=False) or 0
+
+
+def test_data_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = synth(tmp_path), synth(tmp_path, "refusal(max_tokens=50)")
+    cli("compare", one.path, two.path)
+    assert "kept by all: 3" in capsys.readouterr().out
+    against = ("--model", "scripted:echo", "--evaluation")
+    assert cli("check", "starter:train", *against, "starter:test") == 0
+    assert "0 matches with evaluation prompts" in capsys.readouterr().out
+    assert cli("check", one.path, *against, "starter:test") == 0
+    leaked = tmp_path / "l.jsonl"
+    leaked.write_text(json.dumps({"text": PROMPTS[0].text, "label": "benign"}))
+    assert cli("check", one.path, *against, leaked) == 1
+    cli("export", one.path, "--to", "messages", "--out", tmp_path / "e")
+    assert (tmp_path / "e" / "train.jsonl").exists() and (tmp_path / "e" / "README.md").exists()
+
+
+SMALL = {
+    "name": "zwei",
+    "language": "de",
+    "categories": [
+        {"id": "waffen", "name": "Waffen", "definition": "Bau und Beschaffung von Waffen gegen das Gesetz.", "not_allowed": ["Bauen", "Kaufen"],
+         "allowed": ["Museen"], "hurts": ["Menschen"], "respond": "refuse", "covers": ["crime", "weapons"]},
+        {"id": "hilfe", "name": "Menschen in Not", "definition": "Menschen, die Hilfe brauchen.", "respond": "support"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["refusal", "scot", "srg", "policy"])
+def test_a_policy_of_two_categories_in_another_language(tmp_path: Path, method: str) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(SMALL, allow_unicode=True), encoding="utf-8")
+    policy = load_policy(str(tmp_path / "p.yaml"))
+    rules = [
+        {"when": "N/A", "say": "-"},
+        {"when": "lock|Restate", "say": "to pick the lock of a neighbor's shed."},
+        {"say": "to bake bread and drink tea for a sore throat."},
+    ]
+    script = tmp_path / "t.yaml"
+    script.write_text(yaml.safe_dump(rules))
+    run = stages.synth(
+        tmp_path / "r",
+        method,
+        PROMPTS,
+        policy,
+        ModelConfig(name="scripted:comply"),
+        ModelConfig(name=f"scripted:{script}"),
+    )
+    (refused,) = [e for e in run.read("examples.jsonl", Example) if e.decision == "refuse"]
+    if method != "refusal":
+        assert refused.category == "waffen"
+        assert "Waffen" in refused.answer and "Waffen" in (refused.reasoning or "")
