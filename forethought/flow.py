@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ Flow = Generator[Ask | Choose | Rng, "Reply | Logprobs | random.Random", T]
 
 
 class Model(Protocol):
-    """A backend. `submit` queues an ask; `step` does some work and returns what is finished, in any order.
+    """A backend. `submit` queues an ask; `step` does some work and returns what is finished, in any order; with `block=False` it does not
+    wait for others (a server) to work.
 
     `identity` and `fingerprint` together must pin the reply: they are the cache key. `pinned` says whether `identity` names the
     weights themselves, which a server's name does not. A failure of one ask is returned as AskFailed; a failure that concerns all
@@ -73,7 +75,7 @@ class Model(Protocol):
 
     def fingerprint(self, question: Question) -> str: ...
     def submit(self, ticket: int, question: Question, seed: int) -> None: ...
-    def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]: ...
+    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]: ...
     def close(self) -> None: ...
 
 
@@ -106,8 +108,6 @@ class _Live(Generic[T]):
     job: Job[T]
     flow: Flow[T]
     asked: Counter[str] = field(default_factory=Counter)
-    cache_key: str = ""
-    role: str = ""
 
 
 def generator_for(seed: int, *parts: str) -> random.Random:
@@ -130,84 +130,110 @@ def run_flows(
     Jobs are started lazily, so `jobs` may be a long generator. ForethoughtError (a dead server, an unknown role) is not
     caught: it stops the run, and what was yielded before is kept by the caller.
     """
-    waiting: dict[int, _Live[T]] = {}
-    pending: Counter[str] = Counter()
+    driver = _Driver[T](models, seed, cache, salt)
     source = iter(jobs)
-    exhausted = False
+    try:
+        while True:
+            for job in itertools.islice(source, active - driver.alive):
+                yield from driver.start(job)
+            if not driver.alive:
+                # All that was started has ended; there may be more to start.
+                more = next(source, None)
+                if more is None:
+                    return
+                yield from driver.start(more)
+                continue
+            yield from driver.step()
+    finally:
+        driver.close()
 
-    def start(job: Job[T]) -> Done[T] | None:
+
+class _Driver(Generic[T]):
+    """Flows that wait for replies, by the cache key of what they asked: who asks what is already in flight waits for the same reply."""
+
+    def __init__(self, models: Mapping[str, Model], seed: int, cache: Cache | None, salt: str) -> None:
+        self.models, self.seed, self.cache, self.salt = models, seed, cache, salt
+        self.waiting: dict[str, list[_Live[T]]] = {}
+        self.tickets: dict[int, tuple[str, Model]] = {}
+        self.alive = 0
+
+    def start(self, job: Job[T]) -> Iterator[Done[T]]:
         try:
             live = _Live(job, job.start())
         except ForethoughtError:
             raise
         except Exception as error:
-            return Done(job.key, error=_describe(error))
-        return advance(live, None)
+            yield Done(job.key, error=_describe(error))
+            return
+        self.alive += 1
+        yield from self.advance(live, None)
 
-    def advance(live: _Live[T], value: object) -> Done[T] | None:
+    def advance(self, live: _Live[T], value: object) -> Iterator[Done[T]]:
+        """Hand `value` to a flow and let it run until it must wait, or ends."""
         while True:
             try:
                 question = live.flow.throw(value) if isinstance(value, AskFailed) else live.flow.send(value)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                return Done(live.job.key, value=stop.value)
+                found = self._answer(live, question)
             except ForethoughtError:
                 raise
+            except StopIteration as stop:
+                done: Done[T] = Done(live.job.key, value=stop.value)
             except Exception as error:
-                return Done(live.job.key, error=_describe(error))
-            if isinstance(question, Rng):
-                value = generator_for(seed, live.job.key)
-                continue
-            if not isinstance(question, Ask | Choose):
-                live.flow.close()
-                return Done(live.job.key, error=f"TypeError: a flow yields Ask, Choose or Rng, not {question!r}"[:200])
-            model = models.get(question.role)
-            if model is None:
-                raise ForethoughtError(
-                    f"this needs a model for the role '{question.role}'. Name one: {question.role}=MODEL."
-                )
-            try:
-                key, row_seed = _cache_key(live, model, question, seed, salt)
-            except AskFailed as failure:
-                value = failure
-                continue
-            hit = cache.get(key) if cache is not None else None
-            if hit is not None:
-                value = hit
-                continue
-            live.cache_key, live.role = key, question.role
-            ticket = next(TICKETS)
-            waiting[ticket] = live
-            pending[question.role] += 1
-            model.submit(ticket, question, row_seed)
-            return None
-
-    try:
-        while True:
-            while not exhausted and len(waiting) < active:
-                job = next(source, None)
-                if job is None:
-                    exhausted = True
-                    break
-                done = start(job)
-                if done is not None:
-                    yield done
-            if not waiting:
-                if exhausted:
+                done = Done(live.job.key, error=_describe(error))
+            else:
+                if found is None:
                     return
+                value = found
                 continue
-            for model in {id(models[r]): models[r] for r, n in pending.items() if n}.values():
-                replies = [(t, r) for t, r in model.step() if t in waiting]
-                if cache is not None:
-                    cache.put((waiting[t].cache_key, r) for t, r in replies if not isinstance(r, AskFailed))
-                for number, reply in replies:
-                    live = waiting.pop(number)
-                    pending[live.role] -= 1
-                    done = advance(live, reply)
-                    if done is not None:
-                        yield done
-    finally:
-        for live in waiting.values():
+            self.alive -= 1
+            yield done
+            return
+
+    def _answer(self, live: _Live[T], question: Question | Rng) -> Reply | Logprobs | AskFailed | random.Random | None:
+        """What is known at once, or None where the flow has to wait for its reply."""
+        if isinstance(question, Rng):
+            return generator_for(self.seed, live.job.key)
+        if not isinstance(question, Ask | Choose):
             live.flow.close()
+            raise TypeError(f"a flow yields Ask, Choose or Rng, not {question!r}"[:180])
+        model = self.models.get(question.role)
+        if model is None:
+            raise ForethoughtError(
+                f"this needs a model for the role '{question.role}'. Name one: {question.role}=MODEL."
+            )
+        try:
+            key, row_seed = _cache_key(live, model, question, self.seed, self.salt)
+        except AskFailed as failure:
+            return failure
+        hit = self.cache.get(key) if self.cache is not None else None
+        if hit is not None:
+            return hit
+        if key in self.waiting:
+            self.waiting[key].append(live)
+            return None
+        ticket = next(TICKETS)
+        self.waiting[key] = [live]
+        self.tickets[ticket] = (key, model)
+        model.submit(ticket, question, row_seed)
+        return None
+
+    def step(self) -> Iterator[Done[T]]:
+        """Let every model that is asked something work once. One alone may be waited for; of several none holds up the others."""
+        asked = list({id(model): model for _, model in self.tickets.values()}.values())
+        replies = [r for m in asked for r in m.step(block=len(asked) == 1) if r[0] in self.tickets]
+        if not replies and len(asked) > 1:
+            time.sleep(0.001)
+        keyed = [(self.tickets.pop(ticket)[0], reply) for ticket, reply in replies]
+        if self.cache is not None:
+            self.cache.put((k, r) for k, r in keyed if not isinstance(r, AskFailed))
+        for key, reply in keyed:
+            for live in self.waiting.pop(key):
+                yield from self.advance(live, reply)
+
+    def close(self) -> None:
+        for lives in self.waiting.values():
+            for live in lives:
+                live.flow.close()
 
 
 def _cache_key(live: _Live[T], model: Model, question: Question, seed: int, salt: str) -> tuple[str, int]:

@@ -26,7 +26,7 @@ WARM = Sampling(temperature=1.0)
 class Slow(ScriptedModel):
     """Answers one ask a step, the newest first; an ask that says `slow` only when nothing else is queued."""
 
-    def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
         last = max(range(len(self._queue)), key=lambda i: ("slow" not in self._queue[i][1].messages[-1].content, i))
         ticket, question = self._queue[last]
         del self._queue[last]

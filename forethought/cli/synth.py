@@ -69,7 +69,6 @@ def synth(
 
     words = method or []
     if listed(list_ or not words, SYNTHESIZERS):
-        print(f"{'import FORM PATH':<22} ready data of the form {', '.join(FORMS)}")
         return
     from forethought import stages
     from forethought.policy import load_policy

@@ -12,8 +12,11 @@ from forethought.flow import Model
 KINDS = ("smollm2", "hf", "openai", "scripted")
 
 
-def load_model(spec: str, *, system: str | None = None, dtype: str = "float32") -> Model:
-    """The model that `spec` names, deployed with a system prompt or none. Raises ForethoughtError where there is no such model."""
+def load_model(spec: str, *, system: str | None = None, dtype: str = "float32", concurrency: int = 32) -> Model:
+    """The model that `spec` names, deployed with a system prompt or none; a server gets at most `concurrency` requests at once.
+
+    Raises ForethoughtError where there is no such model.
+    """
     kind, _, rest = spec.partition(":")
     if kind == "scripted":
         from forethought.models.scripted import load_scripted
@@ -22,7 +25,7 @@ def load_model(spec: str, *, system: str | None = None, dtype: str = "float32") 
     if kind == "openai":
         from forethought.models.openai import load_openai
 
-        return load_openai(rest, system=system)
+        return load_openai(rest, system=system, concurrency=concurrency)
     source, adapter = locate_weights(spec)
     from forethought.models.hf import load_hf
 

@@ -86,7 +86,7 @@ class HFModel:
         same = next((i for i, (a, b) in enumerate(zip(ids, bare, strict=False)) if a != b), 0)
         return same if same >= SHARED else 0
 
-    def step(self) -> list[Result]:
+    def step(self, block: bool = True) -> list[Result]:
         done, self._failed = self._failed, []
         if self._choices:
             ticket, question, ids, head = self._choices.popleft()

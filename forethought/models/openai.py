@@ -61,7 +61,9 @@ class OpenAIModel:
     def submit(self, ticket: int, question: Question, seed: int) -> None:
         asyncio.run_coroutine_threadsafe(self._answer(ticket, question, seed), self._loop)
 
-    def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+        if not block and self._done.empty():
+            return []
         found = [self._done.get()]
         while not self._done.empty():
             found.append(self._done.get_nowait())
@@ -190,7 +192,7 @@ def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
     )
 
 
-def load_openai(spec: str, system: str | None = None) -> OpenAIModel:
+def load_openai(spec: str, system: str | None = None, concurrency: int = 32) -> OpenAIModel:
     """`MODEL@URL`, the URL ending in /v1; an API key is read from FORETHOUGHT_API_KEY or OPENAI_API_KEY."""
     model, _, url = spec.rpartition("@")
     try:
@@ -201,7 +203,7 @@ def load_openai(spec: str, system: str | None = None) -> OpenAIModel:
         raise ForethoughtError(
             f"cannot read 'openai:{spec}'. Write openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
         )
-    return OpenAIModel(model, url, system=system)
+    return OpenAIModel(model, url, system=system, concurrency=concurrency)
 
 
 def _message(response: httpx.Response) -> str:

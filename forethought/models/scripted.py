@@ -61,7 +61,7 @@ class ScriptedModel:
         self._queue.append((ticket, question))
         self.asked.append(question)
 
-    def step(self) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
         done, start = [], time.monotonic()
         # A slow script hands over what there is, as a server would.
         while self._queue and time.monotonic() - start < 0.01:

@@ -39,7 +39,7 @@ def _content(spec: str) -> str | None:
 def load(model: ModelConfig) -> Model:
     """A loaded model, shared by the stages of one process."""
     if model not in LOADED:
-        LOADED[model] = load_model(model.name, system=model.system, dtype=model.dtype)
+        LOADED[model] = load_model(model.name, system=model.system, dtype=model.dtype, concurrency=model.concurrency)
     return LOADED[model]
 
 
