@@ -94,7 +94,11 @@ class AttackConfig(Record):
 
 
 class JudgeConfig(Record):
+    """Which judges speak on every attempt. `model` is behind those that ask one; `models` names another for some (`judge: model`)."""
+
     judges: tuple[str, ...] = ("refusal",)
+    model: str | None = None
+    models: dict[str, str] = Field(default_factory=dict)
 
 
 class Experiment(Record):

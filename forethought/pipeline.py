@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from forethought.attacks import load_attack
-from forethought.config import Experiment, ModelConfig
+from forethought.config import Experiment, JudgeConfig, ModelConfig, SynthConfig
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError, nearest
 from forethought.judges import JUDGES
@@ -16,6 +17,7 @@ from forethought.records import Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
 from forethought.stages import attack, judge, synth, train, unload
+from forethought.stages.judging import models_behind
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
 
@@ -27,12 +29,14 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
     data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
     _check_plan(experiment, data, policy)
     base = ModelConfig(name=experiment.model)
+    evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
     for name, s in experiment.synth.items():
         say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
-        teacher = ModelConfig(name=s.teacher) if s.teacher else None
+        roles: dict[str, Any] = {r: ModelConfig(name=n) for r, n in _roles(s).items()}
         made = synth(
-            home / "synth" / name, s.method, data[s.prompts], policy, base, teacher, seed=seed, overwrite=overwrite
-        )
+            home / "synth" / name, s.method, data[s.prompts], policy, base, **roles,
+            evaluation=evaluation, leaks=experiment.leaks, budget=s.budget, seed=seed, overwrite=overwrite,
+        )  # fmt: skip
         say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
     for name, t in experiment.train.items():
         say(f"train {name}: {t.method} on {t.data}")
@@ -50,10 +54,27 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
         say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
         unload()
         tried = attack(home / "attack" / name, where, prompts, experiment.attack, seed=seed, overwrite=overwrite)
-        spoken = judge(home / "judge" / name, tried.path, experiment.judge.judges, seed=seed, overwrite=overwrite)
+        spoken = judge(
+            home / "judge" / name,
+            tried.path,
+            experiment.judge.judges,
+            *_behind(experiment.judge),
+            seed=seed,
+            overwrite=overwrite,
+        )
         say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
         judged[name] = spoken.path
     return write_report(home / "report.html", judged, title=experiment.name, about=experiment.about)
+
+
+def _roles(config: SynthConfig) -> dict[str, str]:
+    return {r: n for r in ("teacher", "helper", "guard") if (n := getattr(config, r))}
+
+
+def _behind(config: JudgeConfig) -> tuple[ModelConfig | None, dict[str, ModelConfig]]:
+    """The model behind the judges, and those of single judges."""
+    one = ModelConfig(name=config.model) if config.model else None
+    return one, {name: ModelConfig(name=model) for name, model in config.models.items()}
 
 
 def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
@@ -61,6 +82,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
     for name, s in experiment.synth.items():
         _known(f"synth.{name}.prompts", s.prompts, data)
         resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
+        for spec in _roles(s).values():
+            check_spec(spec)
     for name, t in experiment.train.items():
         for source in (t.data, *t.match):
             _known(f"train.{name}.data", source, experiment.synth)
@@ -70,12 +93,15 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         if target.name not in experiment.train:
             check_spec(target.name)
     _known("attack.prompts", experiment.attack.prompts, data)
+    for spec in experiment.evaluation:
+        _known("evaluation", spec, data)
     for spec in experiment.attack.attacks:
         load_attack(spec)
     if "direct" not in experiment.attack.attacks:
         raise ForethoughtError("'attack.attacks' must hold 'direct': over-refusal is measured on direct requests.")
     for spec in experiment.judge.judges:
         resolve("judge", JUDGES, spec)
+    models_behind(experiment.judge.judges, *_behind(experiment.judge))
 
 
 def _known(key: str, name: str, known: Iterable[str]) -> None:

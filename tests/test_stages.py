@@ -195,8 +195,9 @@ def test_hostile_text_goes_through_every_attack_and_judge(tmp_path: Path, answer
         if any(f in e.where for f in ("characters", "ciphers", "splitting", "code_wrap", "sampled"))
     }
     assert {a.prompt.id for a in attempts if a.error and a.attack not in codes} <= {"empty", "spaces", "none"}
-    verdicts = stages.judge(tmp_path / "j", run.path, list(JUDGES)).read("verdicts.jsonl", Verdict)
-    assert len(verdicts) == len(attempts) * len(JUDGES)
+    offline = [name for name, entry in JUDGES.items() if not entry.needs]
+    verdicts = stages.judge(tmp_path / "j", run.path, offline).read("verdicts.jsonl", Verdict)
+    assert len(verdicts) == len(attempts) * len(offline)
     assert not [v for v in verdicts if v.label == "error" and v.error and not v.error.startswith("not_applicable")]
     if answers == "refuse":
         assert {v.score for v in verdicts if v.label != "error"} == {0.0}

@@ -239,7 +239,7 @@ SMALL = {
     "name": "zwei",
     "language": "de",
     "categories": [
-        {"id": "waffen", "name": "Waffen", "definition": "Bau und Beschaffung von Waffen gegen das Gesetz.", "not_allowed": ["Bauen", "Kaufen"],
+        {"id": "waffen", "name": "Waffen", "definition": "Bau von Waffen gegen das Gesetz.", "not_allowed": ["Bauen", "Kaufen"],
          "allowed": ["Museen"], "hurts": ["Menschen"], "respond": "refuse", "covers": ["crime", "weapons"]},
         {"id": "hilfe", "name": "Menschen in Not", "definition": "Menschen, die Hilfe brauchen.", "respond": "support"},
     ],

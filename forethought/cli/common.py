@@ -58,6 +58,23 @@ def read_prompts(
         raise ForethoughtError(describe_validation(error, DataConfig)) from error
 
 
+def read_budget(text: str | None) -> Any:
+    """`tokens=200000` or `money=5,price_in=0.5,price_out=1.5` as a Budget; None for nothing."""
+    from pydantic import ValidationError
+
+    from forethought.config import Budget, describe_validation
+
+    try:
+        found = Budget.model_validate(pairs(commas(text))) if text else None
+    except ValidationError as error:
+        raise ForethoughtError(f"budget: {describe_validation(error, Budget)}") from error
+    if found and found.tokens is None and (found.money is None or not found.price_in + found.price_out):
+        raise ForethoughtError(
+            "a budget caps tokens, or money with prices: tokens=200000, or money=5,price_in=0.5,price_out=1.5."
+        )
+    return found
+
+
 def pairs(items: list[str]) -> dict[str, str]:
     pairs = {}
     for item in items:

@@ -20,6 +20,7 @@ from forethought.cli.common import (
     commas,
     listed,
     model_config,
+    read_budget,
     read_prompts,
     wrote,
 )
@@ -50,6 +51,12 @@ def synth(
         int, typer.Option(min=0, help="On how many prompts to ask what the teacher decides without the label.")
     ] = 0,
     label: Annotated[str | None, typer.Option(help="import: the label of rows that have none.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What servers may cost: tokens=200000, or money=5,price_in=0.5,price_out=1.5 (per million tokens)."
+        ),
+    ] = None,
     dtype: Dtype = "float32",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests a server gets at once.")] = 32,
     take: Take = None,
@@ -98,7 +105,9 @@ def synth(
         }
         print(f"synth: {words[0]} on {len(prompts)} prompts with {teacher or model}")
         target = model_config(model, None, dtype, concurrency)
-        made = stages.synth(out, words[0], prompts, rules, target, blind=blind, **roles, **checked)
+        made = stages.synth(
+            out, words[0], prompts, rules, target, blind=blind, budget=read_budget(budget), **roles, **checked
+        )
     _report(made)
 
 

@@ -6,13 +6,52 @@ from collections.abc import Callable
 
 from forethought.flow import Flow
 from forethought.records import Attempt, Prompt, Verdict
-from forethought.registry import Entry
+from forethought.registry import Entry, parse_spec
 
 Judge = Callable[[Prompt, Attempt], Flow[Verdict]]
+MODEL = "a judge model"
 
 JUDGES: dict[str, Entry] = {
     "refusal": Entry(
         "forethought.judges.refusal:refusal",
         "rules that read the answer and tell a refusal from the rest; knows nothing of harm, so its complement is 'not refused'",
     ),
+    "strongreject": Entry(
+        "forethought.judges.strongreject:strongreject", "how useful the answer is to the forbidden request", "arXiv 2402.10260", MODEL
+    ),
+    "harmbench": Entry(
+        "forethought.judges.rubric:harmbench", "whether the answer does what was asked: yes or no", "arXiv 2402.04249", MODEL
+    ),
+    "llama_guard": Entry(
+        "forethought.judges.llama_guard:llama_guard", "safe, or unsafe and which categories", "arXiv 2312.06674", "a Llama Guard"
+    ),
+    "wildguard": Entry(
+        "forethought.judges.wildguard:wildguard", "harmful request, refusal, harmful response", "arXiv 2406.18495", MODEL
+    ),
+    "xstest": Entry(
+        "forethought.judges.rubric:xstest", "full compliance, full refusal or partial refusal", "arXiv 2308.01263", MODEL
+    ),
+    "coconot": Entry(
+        "forethought.judges.coconot:coconot", "unacceptable for what the prompt deserves", "arXiv 2407.12043", MODEL
+    ),
+    "support": Entry("forethought.judges.rubric:support", "someone in trouble was helped with care", "", MODEL),
+    "rubric": Entry("forethought.judges.rubric:rubric", "a question of your own: rubric(path=FILE)", "", MODEL),
+}  # fmt: skip
+
+# What a score of 1 says, so that a report never calls "not refused" an attack success.
+MEANING = {
+    "refusal": "not refused",
+    "strongreject": "harmful",
+    "harmbench": "harmful",
+    "llama_guard": "harmful",
+    "wildguard": "harmful",
+    "xstest": "not refused",
+    "coconot": "unacceptable",
+    "support": "helped with care",
 }
+
+
+def meaning(spec: str) -> str:
+    """What a score of 1 by this judge says; for a judge from outside the table, its own name."""
+    name = parse_spec(spec)[0]
+    return MEANING.get(name, name)

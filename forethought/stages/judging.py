@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from forethought.config import ModelConfig
+from forethought.errors import ForethoughtError, nearest
 from forethought.flow import Done, Job
 from forethought.judges import JUDGES, Judge
-from forethought.records import (
-    Attempt,
-    Verdict,
-)
-from forethought.registry import resolve
+from forethought.records import Attempt, Verdict
+from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_run, run_hash, write_records
 from forethought.stages.shared import execute, weights_of
 
@@ -23,15 +22,24 @@ def judge(
     attempts_run: Path,
     judges: Iterable[str],
     model: ModelConfig | None = None,
+    models: Mapping[str, ModelConfig] | None = None,
     *,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Run:
-    """Let judges speak on every attempt of an attack run: `verdicts.jsonl` beside it, never into it. Asks no target."""
+    """Let judges speak on every attempt of an attack run: `verdicts.jsonl` beside it, never into it. Asks no target.
+
+    `model` is behind the judges that ask one, except where `models` names another for a judge.
+    """
     source = read_run(attempts_run, "attack")
     named: dict[str, Judge] = {spec: resolve("judge", JUDGES, spec) for spec in judges}
-    settings = {"judges": list(named), "attempts": str(attempts_run), "model": model.model_dump() if model else None}
-    made_from = {"attempts": run_hash(source), **weights_of(*([model] if model else []))}
+    behind = models_behind(named, model, models or {})
+    settings = {
+        "judges": list(named),
+        "attempts": str(attempts_run),
+        "models": {name: m.model_dump() for name, m in behind.items()},
+    }
+    made_from = {"attempts": run_hash(source), **weights_of(*behind.values())}
     run = open_run(out, "judge", settings, made_from, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
@@ -42,23 +50,50 @@ def judge(
 
     def save(done: Done[Verdict]) -> None:
         name, _, made = planned[done.key]
-        verdict = done.value
-        if isinstance(verdict, Verdict) and verdict.attempt == made.id:
-            # A judge knows its own name, not the options or the module it was called by.
-            verdict = verdict.model_copy(update={"judge": name})
-        else:
-            # A judge that crashed has not said "safe": unscored, with the reason.
-            error = done.error or f"the judge returned no verdict on this attempt but {verdict!r}"[:200]
-            verdict = Verdict(attempt=made.id, judge=name, score=None, label="error", error=error)
+        verdict = verdict_of(done, name, made)
         verdicts.append(verdict)
         run.append("verdicts.jsonl", [verdict])
 
-    jobs = [Job(k, partial(s, a.prompt, a)) for k, (_, s, a) in planned.items() if k not in seen]
-    roles = {"judge": model} if model else {}
-    execute(run, "judge", jobs, roles, save, len(planned), seed)
+    teams: dict[ModelConfig | None, list[str]] = defaultdict(list)
+    for name in named:
+        teams[behind.get(name)].append(name)
+    for used, names in teams.items():
+        wanted = {key: job for key, job in planned.items() if job[0] in names}
+        jobs = [Job(key, partial(speak, a.prompt, a)) for key, (_, speak, a) in wanted.items() if key not in seen]
+        execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(wanted), seed)
     order = {key: i for i, key in enumerate(planned)}
     verdicts.sort(key=lambda v: order[f"{v.judge}/{v.attempt}"])
     write_records(run.path / "verdicts.jsonl", verdicts)
     unscored = sum(v.score is None for v in verdicts)
     run.finish({"planned": len(planned), "ok": len(verdicts) - unscored, "failed": unscored}, ["verdicts.jsonl"])
     return run
+
+
+def models_behind(
+    judges: Iterable[str], model: ModelConfig | None, models: Mapping[str, ModelConfig]
+) -> dict[str, ModelConfig]:
+    """The model behind each judge that asks one. ForethoughtError where it has none, or where a model's judge does not speak."""
+    judges = list(judges)
+    for name in models:
+        if name not in judges:
+            raise ForethoughtError(
+                f"a model is named for the judge '{name}', which does not speak.{nearest(name, judges)}"
+            )
+    behind = {}
+    for spec in judges:
+        entry = JUDGES.get(parse_spec(spec)[0])
+        used = models.get(spec, model)
+        # A judge from outside the table may ask a model too.
+        if used is not None and (entry is None or entry.needs):
+            behind[spec] = used
+        elif entry is not None and entry.needs:
+            raise ForethoughtError(f"the judge '{spec}' needs {entry.needs}. Name one: --model MODEL, or judge.model.")
+    return behind
+
+
+def verdict_of(done: Done[Verdict], judge: str, attempt: Attempt) -> Verdict:
+    """What a judge said of an attempt, under the name that it was called by. One that crashed has not said "safe": unscored, and why."""
+    if isinstance(done.value, Verdict) and done.value.attempt == attempt.id:
+        return done.value.model_copy(update={"judge": judge})
+    error = done.error or f"the judge returned no verdict on this attempt but {done.value!r}"[:200]
+    return Verdict(attempt=attempt.id, judge=judge, score=None, label="error", error=error)

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from forethought.config import ModelConfig
+from forethought.config import Budget, ModelConfig
 from forethought.flow import Done, Job, Model, run_flows
 from forethought.models import check_spec, load_model
 from forethought.models.cache import DiskCache
+from forethought.models.meter import Meter, Metered
 from forethought.progress import progress
-from forethought.records import (
-    digest,
-)
+from forethought.records import digest
 from forethought.run import Run, hash_file, read_run, run_hash
 
 T = TypeVar("T")
+# Prompts from which the cost of all is estimated.
+PILOT = 20
 LOADED: dict[ModelConfig, Model] = {}
 
 
@@ -58,19 +59,30 @@ def execute(
     save: Callable[[Done[T]], None],
     total: int,
     seed: int,
+    budget: Budget | None = None,
 ) -> None:
-    """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there."""
+    """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there.
+
+    With a budget, PILOT jobs run first: what all would cost is estimated from them, and too much stops the run.
+    """
     models = {role: load(model) for role, model in roles.items()} if jobs else {}
+    meter = Meter(budget, run.path / "usage.json") if budget and jobs else None
+    if meter:
+        models = {r: Metered(m, meter) if roles[r].name.startswith("openai:") else m for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
-    errors = 0
+    errors, first = 0, total - len(jobs)
+    parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
     try:
-        with progress(label, total, "done", total - len(jobs)) as bar:
-            for done in run_flows(jobs, models, seed=seed, cache=cache, salt=str(run.info["started"])):
-                errors += done.error is not None
-                if done.error is not None:
-                    run.log(f"{done.key}: {done.error}")
-                save(done)
-                bar.advance(note=f"{errors} failed" if errors else "")
+        with progress(label, total, "done", first) as bar:
+            for number, part in enumerate(parts):
+                if meter and number:
+                    run.log(f"estimate: {meter.estimate(bar.done, total)} for {total} prompts")
+                for done in run_flows(part, models, seed=seed, cache=cache, salt=str(run.info["started"])):
+                    errors += done.error is not None
+                    if done.error is not None:
+                        run.log(f"{done.key}: {done.error}")
+                    save(done)
+                    bar.advance(note=f"{errors} failed" if errors else "")
     except BaseException:
         # Whatever is still queued belongs to the run that stopped here.
         unload()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from forethought.config import ModelConfig
+from forethought.config import Budget, ModelConfig
 from forethought.data.card import card, sheet
 from forethought.data.files import check_path
 from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_error
@@ -49,6 +49,7 @@ def synth(
     blind: int = 0,
     evaluation: Mapping[str, Sequence[Prompt]] | None = None,
     leaks: Leaks = "stop",
+    budget: Budget | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Run:
@@ -57,7 +58,7 @@ def synth(
 
     Prompts that nearly repeat an earlier one are rejected. Those that match a prompt of an `evaluation` set are an error, or with
     `leaks="drop"` rejected. `blind` prompts, drawn by hash, are also decided by a teacher that is not shown their label; the share it
-    gets right goes into the run's `blind`.
+    gets right goes into the run's `blind`. A `budget` caps what servers may cost.
     """
     make = _synthesizer(method, policy, guard is not None)
     teacher = teacher or target
@@ -94,7 +95,7 @@ def synth(
         run.append("examples.jsonl", kept)
 
     jobs = [Job(p.id, partial(make, p)) for p in wanted if p.id not in seen]
-    execute(run, f"synth {method}", jobs, roles, save, len(wanted), seed)
+    execute(run, f"synth {method}", jobs, roles, save, len(wanted), seed, budget)
     order = {p.id: i for i, p in enumerate(prompts)}
     kept, rejected = run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
     kept.sort(key=lambda e: order[e.prompt.base])
