@@ -133,7 +133,7 @@ def show(path: Path) -> None:
 def _line(task: str, mode: str, *cells: str) -> str:
     widths = (6, 10, 10, 12, 18)
     return (
-        f"{task:<14}{mode:<22}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
+        f"{task:<20} {mode:<22}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
     )
 
 
