@@ -349,6 +349,12 @@ def test_a_wrong_task_is_one_clear_line(spec: str, said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_no_questions_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("")
+    with pytest.raises(ForethoughtError, match="gsm8k: there are no questions"):
+        stages.capability(tmp_path / "r", ModelConfig(name="scripted:echo"), [f"gsm8k:{tmp_path / 'none.jsonl'}"])
+
+
 @pytest.mark.parametrize("spec", ["arc", "mmlu", "gsm8k"])
 @pytest.mark.parametrize(
     ("given", "said"),
@@ -386,8 +392,8 @@ def test_a_server_is_asked_what_it_can_answer(tmp_path: Path) -> None:
         stages.unload()
         server.kill()
     assert {(r.status, r.given) for r in graded_of(run)} == {("ok", None)}
-    assert {r.mode for r in graded_of(run)} == {"generation"} and len(heard) == 1
-    assert "not asked are arc likelihood, arc likelihood_per_byte, perplexity" in heard[0]
+    assert {r.mode for r in graded_of(run)} == {"generation"} and len(heard) == 2
+    assert "not asked are arc likelihood, arc likelihood_per_byte, perplexity" in heard[0] and "6 asks" in heard[1]
 
 
 def test_the_command_line(tmp_path: Path) -> None:
