@@ -36,7 +36,7 @@ def capability(
 
     `take` questions of each task are drawn by hash, the same for every model. A server is asked only what needs no likelihoods.
     """
-    specs = dict.fromkeys(tasks)
+    specs, weights = dict.fromkeys(tasks), weights_of(target)
     loaded = dict(map(load_task, specs))
     if len(loaded) < len(specs):
         raise ForethoughtError("one task is named twice. Give each its own run, or other options.")
@@ -52,7 +52,7 @@ def capability(
         "tasks": list(loaded), "data": list(specs), "modes": [f"{n} {m}" for n, m in ways], "take": take, "max_tokens": max_tokens,
         "target": target.model_dump(),
     }  # fmt: skip
-    run = open_run(out, "capability", settings, {**inputs, **weights_of(target)}, seed=seed, overwrite=overwrite)
+    run = open_run(out, "capability", settings, {**inputs, **weights}, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
     planned = {f"{n}/{m}/{i.id}": (n, m, way, i) for (n, m), way in ways.items() for i in items[n]}
