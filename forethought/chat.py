@@ -17,6 +17,7 @@ from forethought.records import Message, Messages, SplitStatus
 
 OPEN, CLOSE = "<think>", "</think>"
 PROBE = "Zq7"
+NEW_PARAGRAPH = "\n\n"
 Tokenizer = Any
 
 
@@ -176,6 +177,13 @@ def split(text: str, opened: bool = False) -> Split:
     if head.strip() or OPEN in thought or CLOSE in thought:
         return Split(reasoning, answer, "repeated")
     return Split(reasoning, answer, "ok") if reasoning else Split(None, answer, "no_think")
+
+
+def before_answer(text: str) -> str:
+    """What a reply says before its answer, word for word: its thoughts with their tags and the white space after; "" without a thought."""
+    head, closed, answer = text.rpartition(CLOSE)
+    space = answer[: len(answer) - len(answer.lstrip())]
+    return f"{head}{closed}{space or NEW_PARAGRAPH}" if closed else ""
 
 
 def check_rows(
