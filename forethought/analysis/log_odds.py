@@ -55,8 +55,8 @@ def score_flow(attempt: Attempt, thinking: bool, samples: int, sampling: Samplin
     own thought, where it is whole, or else the greedy one; for more, thoughts drawn with `sampling`. Where the prefix has closed the
     thought already there is nothing to draw. A thought that never closes is a look without a score.
     """
-    if attempt.error is not None or not attempt.messages:
-        return Score(attempt=attempt.id, log_odds=None, error=attempt.error or "nothing was sent")
+    if attempt.error is not None:
+        return Score(attempt=attempt.id, log_odds=None, error=attempt.error)
     looks: list[Look] = []
     if not thinking or CLOSE in attempt.prefix:
         looks.append((yield from _look(attempt, attempt.prefix)))
