@@ -195,6 +195,23 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert (stages.score(tmp_path / "s", run.path).path / "scores.jsonl").read_bytes() == whole
 
 
+def test_the_command(tmp_path: Path) -> None:
+    run = attacked(tmp_path / "a", script(tmp_path / "s.yaml", {"when": "harm", "say": NO}, {"say": YES}))
+    made = CliRunner().invoke(app, ["analyze", "score", str(run.path), "--plain"])
+    assert made.exit_code == 0, made.output
+    assert "at the first token" in made.output and f"analyze auroc {tmp_path / 'a-scored'}" in made.output
+    assert "1.000 [" in made.output
+    twice = CliRunner().invoke(app, ["analyze", "auroc", str(tmp_path / "a-scored"), str(tmp_path / "a-scored")])
+    assert isinstance(twice.exception, ForethoughtError) and "same name" in str(twice.exception)
+
+
+def test_without_harmless_prompts_there_is_no_auroc(tmp_path: Path) -> None:
+    target = script(tmp_path / "s.yaml", {"say": NO})
+    run = stages.attack(tmp_path / "a", target, PROMPTS[:3], AttackConfig())
+    made = CliRunner().invoke(app, ["analyze", "score", str(run.path)])
+    assert made.exit_code == 0 and "no AUROC" in made.output
+
+
 def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     run = attacked(tmp_path / "a", script(tmp_path / "s.yaml", {"say": YES}))
     with pytest.raises(ForethoughtError, match="does not think"):
