@@ -127,9 +127,9 @@ def run_flows(
 ) -> Iterator[Done[T]]:
     """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`.
 
-    `heard` is told how many replies each step of the models brought, since long flows end late. `salt` goes into the cache keys of models that are not pinned (a server may change its weights under the same name).
-    Jobs are started lazily, so `jobs` may be a long generator. ForethoughtError (a dead server, an unknown role) is not
-    caught: it stops the run, and what was yielded before is kept by the caller.
+    `heard` is told how many replies each step of the models brought, since long flows end late. `salt` goes into the cache keys of models
+    that are not pinned (a server may change its weights under the same name). Jobs are started lazily, so `jobs` may be a long generator.
+    ForethoughtError (a dead server, an unknown role) is not caught: it stops the run, and what was yielded before is kept by the caller.
     """
     driver = _Driver[T](models, seed, cache, salt, heard)
     source = iter(jobs)

@@ -199,3 +199,22 @@ class Graded(Record):
 
 
 UNREADABLE = ("unparseable", "cut_off", "no_answer")
+
+
+class Look(Record):
+    """One look at the point where an answer begins: the log-odds (nats) that it begins by refusing. `reasoning` is the thought before
+    it, where one was sampled for this."""
+
+    log_odds: float | None
+    reasoning: str | None = None
+    error: str | None = None
+
+
+class Score(Record):
+    """The log-odds of refusing at the decision point of one attempt, averaged over the looks that could be scored; None where none
+    could, and `error` then says why."""
+
+    attempt: str
+    log_odds: float | None
+    looks: tuple[Look, ...] = ()
+    error: str | None = None
