@@ -80,6 +80,9 @@ def test_the_cached_prefix_gives_the_uncached_loss(family: str, adapted: bool) -
     uncached, _ = losses(model, place, read_prefix(model, place, cached=False), rows, batch=2)
     assert read_prefix(model, place).layers and not read_prefix(model, place, cached=False).layers
     assert torch.allclose(cached, uncached, atol=1e-4)
+    slopes = [token_gradients(model, place, read_prefix(model, place, kept), rows[0]) for kept in (True, False)]
+    assert slopes[0].shape == (3, 128) and slopes[0].any() and torch.allclose(*slopes, atol=1e-4)
+    assert all(p.grad is None for p in model.parameters())
     for loss, row in zip(cached.tolist(), rows.tolist(), strict=True):
         assert loss == pytest.approx(plain_loss(model, place, row), abs=1e-4)
 
@@ -432,3 +435,9 @@ def test_what_was_found_is_kept_on_disk(tmp_path: Path) -> None:
 def test_settings_that_make_no_search_are_refused(spec: str) -> None:
     with pytest.raises(ForethoughtError, match="needs steps"):
         load_attack(spec)
+
+
+@pytest.mark.parametrize("name", ["gcg", "random_search", "latent"])
+def test_a_target_without_words_is_refused(name: str) -> None:
+    with pytest.raises(ForethoughtError, match="no words"):
+        load_attack(f"{name}(target=' ')")

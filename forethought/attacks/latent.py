@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from forethought.attacks import UNCHANGED, Attack
-from forethought.attacks.suffixes import affirmation
+from forethought.attacks.suffixes import affirmation, check_target
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Search
 from forethought.records import Found, Prompt, Sent
@@ -29,6 +29,7 @@ def latent(
         raise ForethoughtError(
             "latent needs steps and max_tokens of at least 1, epsilon and step_size above 0, and depths between 0 and 1."
         )
+    check_target(target)
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:
         if not prompt.messages or prompt.messages[-1].role != "user" or not prompt.text.strip():
