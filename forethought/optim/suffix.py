@@ -121,7 +121,7 @@ def token_gradients(model: Any, place: Place, prefix: Prefix, suffix: torch.Tens
         loss, _ = _target_loss(model, place, prefix, suffix[None], vectors)
         (slope,) = torch.autograd.grad(loss.sum(), vectors)
     with torch.no_grad():
-        return slope[0].float() @ table.weight.float().T  # type: ignore[no-any-return]
+        return (slope[0] @ table.weight.T).float()  # type: ignore[no-any-return]
 
 
 def _target_loss(
