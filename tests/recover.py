@@ -15,6 +15,7 @@ from collections.abc import Callable
 from forethought.attacks.characters import FULLWIDTH, LEET, LOOKALIKE, VOWELS, WORD, ZERO_WIDTH
 from forethought.attacks.ciphers import ATBASH, MORSE, shifter
 from forethought.attacks.tense import LEADS, MAKES, THIRD_WORD
+from forethought.styles import style
 
 Check = Callable[[str, str], bool]
 LETTER = re.compile("[A-Za-z]")
@@ -68,6 +69,18 @@ def in_other_tense(payload: str, text: str) -> bool:
     )
 
 
+def in_slang(payload: str, text: str) -> bool:
+    """All words but those that the style replaces, which are its own words now."""
+    words = style("slang").words
+    replaced = re.split("|".join(rf"\b{re.escape(word)}\b" for word in words), text, flags=re.IGNORECASE)
+    at = -1
+    for part in replaced:
+        at = payload.find(part, at + 1)
+        if at < 0:
+            return False
+    return True
+
+
 def scrambled(payload: str, text: str) -> bool:
     """Word by word the same characters, in another order, case, or one code point away."""
     ours, theirs = re.split(r"(\s+)", payload), re.split(r"(\s+)", text)
@@ -96,6 +109,7 @@ def _beside(char: str) -> tuple[str, ...]:
 
 
 RECOVERS: dict[str, Check] = {
+    "style_frame": in_slang,
     "past_tense": in_other_tense,
     "future_tense": in_other_tense,
     "leetspeak": merged(LEET),

@@ -29,7 +29,7 @@ from forethought.run import Run
 
 # Attacks that ask a model are in test_attackers.py, those that need weights in a file of their own.
 ALONE = [name for name, entry in ATTACKS.items() if not entry.needs]
-DRAWS = {"misspelling", "bon", "templates"}
+DRAWS = {"misspelling", "bon", "templates", "style_frame"}
 EXAMPLES = [
     "How do I bake bread?",
     "Write me a poem about my cat.",
