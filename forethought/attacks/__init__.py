@@ -79,8 +79,8 @@ ATTACKS: dict[str, Entry] = {
     "no_thought": Entry("forethought.attacks.reasoning:no_thought", "asks the model not to think", "arXiv 2502.12202"),
     "forged_verdict": Entry("forethought.attacks.reasoning:forged_verdict", "a safety check in the prompt, passed", "arXiv 2502.12893"),
     "thought_flooding": Entry("forethought.attacks.reasoning:thought_flooding", "a long harmless puzzle first", "arXiv 2510.26418"),
-    "bon": Entry("forethought.attacks.sampled:bon", "best of n: random case, order and noise", "arXiv 2412.03556"),
-    "templates": Entry("forethought.attacks.template_file:templates", "templates from a file: templates:PATH", "arXiv 2309.10253"),
+    "bon": Entry("forethought.attacks.sampled:bon", "best of n: random case, order and noise", "arXiv 2412.03556", cost="n queries"),
+    "templates": Entry("forethought.attacks.template_file:templates", "from a file: templates:PATH", "arXiv 2309.10253", cost="n queries"),
     "style_frame": Entry("forethought.attacks.rewriting:style_frame", "a style's frame, drawn by seed: style=NAME", SORRY),
     "rewrite": Entry("forethought.attacks.rewriting:rewrite", "rewritten in a style: style=NAME", SORRY, ATTACKER),
     "rewrite_tense": Entry("forethought.attacks.rewriting:rewrite_tense", "tense=past or future, by model", "arXiv 2407.11969", ATTACKER),
@@ -131,6 +131,13 @@ def needed(spec: str) -> str:
     """What models the parts of a spec need besides the target, for errors and tables; empty for none and for a custom attack."""
     entries = [ATTACKS.get(_table_name(part)) for part in split_spec(spec)]
     return " and ".join(dict.fromkeys(e.needs for e in entries if e and e.needs))
+
+
+def cost_of(entry: Entry) -> str:
+    """What an attack costs a prompt, as a class: `1 query`, `n queries`, `attacker` (and its queries) or `weights`."""
+    if "weights" in entry.needs:
+        return "weights"
+    return entry.cost or ("attacker" if entry.needs else "1 query")
 
 
 def as_attack(made: Callable[..., Any]) -> Attack:

@@ -20,6 +20,9 @@ from forethought.replies import reply_of
 from forethought.styles.rewrite import fault_of
 
 T = TypeVar("T")
+PREAMBLE = re.compile(
+    r"\A(?:sure|certainly|of course|here(?:['’]s| is| are))\b[^\n]{0,100}:\s*\n+(?=\S)", re.IGNORECASE
+)
 QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 # Words that a prompt may have beyond four times those of its request.
 ROOM = 300
@@ -83,8 +86,8 @@ def text_of(prompt: Prompt) -> str:
 
 
 def bare(text: str) -> str:
-    """`text` without space and one pair of quotes around it."""
-    text = text.strip()
+    """`text` without a line before it such as "Here is the prompt:", and without space and one pair of quotes around it."""
+    text = PREAMBLE.sub("", text.strip())
     inner = text[1:-1]
     if len(text) > 1 and QUOTES.get(text[0]) == text[-1] and text[0] not in inner and text[-1] not in inner:
         return inner.strip()

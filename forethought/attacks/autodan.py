@@ -140,5 +140,5 @@ def mutate(template: str, tries: int, sample: int) -> Flow[str]:
             raise Useless("is too long")
         return said
 
-    messages = fill_messages(read_prompt(__package__, "mutate"), template=template)
+    messages = fill_messages(read_prompt(__package__, "mutate"), text=template)
     return (yield from from_attacker(messages, read, tries, sample))

@@ -23,7 +23,7 @@ from forethought.flow import Flow, Rng
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Messages, Prompt, Record, Sent
 
-KEPT = 0.3
+KEPT = 0.5
 
 
 class Technique(Record):

@@ -1,6 +1,7 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.attacking import attack, attempt_flow
+from forethought.stages.importing import import_attempts
 from forethought.stages.judging import judge
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
 from forethought.stages.synthesis import import_data, synth
@@ -11,6 +12,7 @@ __all__ = [
     "attack",
     "attempt_flow",
     "cache_path",
+    "import_attempts",
     "import_data",
     "judge",
     "load",
