@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import HOSTILE
+from typer.testing import CliRunner
 
 from forethought import stages
 from forethought.attacks import ATTACKS, HELPED, cost_of, load_attack, needed
@@ -19,11 +20,14 @@ from forethought.attacks.grading import grade, read_grade
 from forethought.attacks.pair import read_prompt_line
 from forethought.attacks.persuading import read_taxonomy
 from forethought.attacks.template_file import MARK
-from forethought.config import AttackConfig, ModelConfig
+from forethought.cli import app
+from forethought.config import AttackConfig, Experiment, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Job, Logprobs, Question, run_flows
 from forethought.models.scripted import ScriptedModel
+from forethought.pipeline import run_experiment
 from forethought.records import Attempt, Message, Prompt, Reply, Sampling, make_prompt, user
+from forethought.run import read_jsonl
 from forethought.stages.attacking import attempt_flow
 
 ATTACKERS = [name for name, entry in ATTACKS.items() if "attacker" in entry.needs]
@@ -167,6 +171,19 @@ def test_a_useless_attacker_is_not_applicable(name: str, fault: str) -> None:
 def test_a_fresh_sample_mends_a_useless_one(name: str) -> None:
     (attempt,), _ = run(name, bread(), lambda ask: able(ask) if ask.sample % 2 else SORRY)
     assert attempt.error is None and SORRY not in attempt.messages[-1].content
+
+
+def test_an_attacker_that_thinks_first_is_given_room() -> None:
+    def thinks(ask: Ask) -> str | Reply | AskFailed:
+        room = ask.sampling.max_tokens
+        return Reply(text="<think> hm", stop="length") if room < 1600 else f"<think>hm</think>{able(ask)}"
+
+    (attempt,), models = run("rewrite", bread(), thinks)
+    assert attempt.error is None and "hm" not in attempt.messages[0].content
+    assert [a.sampling.max_tokens for a in asked(models, "attacker")] == [400, 800, 1600]
+    short: Say = lambda ask: AskFailed("too_long", "x") if ask.sampling.max_tokens > 400 else thinks(ask)
+    (attempt,), _ = run("rewrite", bread(), short)
+    assert attempt.error == "not_applicable: the attacker's text is cut off, in 3 tries"
 
 
 def test_an_attacker_that_breaks_is_an_error_and_not_safety() -> None:
@@ -525,7 +542,7 @@ def test_the_target_may_be_its_own_attacker_but_only_when_told(tmp_path: Path) -
     run = stages.attack(tmp_path / "r", target, [bread()], AttackConfig(attacks=("rewrite",), attacker="target"))
     assert run.info["config"]["attacker"] == {**target.model_dump(), "system": None}
     (attempt,) = run.read("attempts.jsonl", Attempt)
-    assert attempt.error == "not_applicable: the attacker's text is unchanged, 3 times" and attempt.queries == {
+    assert attempt.error == "not_applicable: the attacker's text is unchanged, in 3 tries" and attempt.queries == {
         "attacker": 3
     }
     assert run.info["counts"] == {"planned": 1, "ok": 0, "failed": 1}
@@ -622,3 +639,60 @@ def test_a_malformed_row_is_one_clear_line(tmp_path: Path, name: str, content: s
     with pytest.raises(ForethoughtError, match=fault) as error:
         imported(tmp_path, name, content)
     assert "\n" not in str(error.value) and not (tmp_path / "in").exists()
+
+
+# The command line and experiments
+
+
+def command(*words: str) -> str:
+    shown = CliRunner().invoke(app, list(words))
+    assert shown.exit_code == 0, (shown.output, shown.exception)
+    return shown.output
+
+
+def test_the_list_tells_costs_and_needs() -> None:
+    lines = {line.split()[0]: line for line in command("attack", "--list").splitlines()}
+    assert "1 query " in lines["direct"] and "n queries " in lines["bon"]
+    assert (
+        lines["pair"].split()[1] == "attacker"
+        and "[arXiv 2310.08419, needs an attacker and a helper model]" in lines["pair"]
+    )
+
+
+def test_attacks_with_an_attacker_from_the_command_line(tmp_path: Path) -> None:
+    words = ("attack", "scripted:comply", "--attacks", "rewrite", "--take", "harmful=1", "--out", str(tmp_path / "r"))
+    shown = CliRunner().invoke(app, list(words))
+    assert isinstance(shown.exception, ForethoughtError) and "--attacker MODEL" in str(shown.exception)
+    attacker = script(tmp_path / "a.yaml", "- say: 'yo fam, {text} no cap'\n").name
+    assert f"with {attacker} as attacker" in command(*words, "--attacker", attacker)
+
+
+def test_import_from_the_command_line(tmp_path: Path) -> None:
+    file, out = tmp_path / "a.jsonl", str(tmp_path / "in")
+    file.write_text('{"prompt": "a", "response": "b"}\n')
+    said = command("attack", "--import", str(file), "--attacks", "gcg", "--value", "label=benign", "--out", out)
+    assert (
+        "1 attempts on imported, 0 of them failed" in said
+        and "1 have no goal" in said
+        and f"forethought judge {out}" in said
+    )
+    (attempt,) = read_jsonl(tmp_path / "in" / "attempts.jsonl", Attempt)
+    assert (attempt.attack, attempt.prompt.label) == ("gcg", "benign")
+    assert "finished" in (tmp_path / "in" / "run.json").read_text()
+    shown = CliRunner().invoke(app, ["attack", "--import", str(file), "--value", "topic=x", "--out", out])
+    assert "--value label=LABEL alone" in str(shown.exception)
+
+
+def test_an_experiment_names_its_attacker(tmp_path: Path) -> None:
+    attacker = script(tmp_path / "a.yaml", "- say: 'yo fam, {text} no cap'\n").name
+    plan = {
+        "name": "e", "data": {"test": {"split": "test", "take": {"harmful": 1, "benign": 1}}},
+        "targets": {"one": {"name": "scripted:refuse"}}, "attack": {"attacks": ["direct", "rewrite"]},
+    }  # fmt: skip
+    with pytest.raises(ForethoughtError, match="'rewrite' needs an attacker model"):
+        run_experiment(Experiment.model_validate(plan), tmp_path / "runs", lambda said: None)
+    plan["attack"]["attacker"] = attacker  # type: ignore[index]
+    page = run_experiment(Experiment.model_validate(plan), tmp_path / "runs", lambda said: None)
+    attempts = list(read_jsonl(tmp_path / "runs" / "e" / "attack" / "one" / "attempts.jsonl", Attempt))
+    assert [a.attack for a in attempts] == ["direct"] * 2 + ["rewrite"] * 2 and not any(a.error for a in attempts)
+    assert attempts[2].messages[0].content.startswith("yo fam, ") and page.exists()

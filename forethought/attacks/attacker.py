@@ -37,20 +37,26 @@ def from_attacker(
 ) -> Flow[T]:
     """What `read` makes of the attacker's reply, which raises Useless for one it cannot use: then a fresh sample is asked for.
 
-    Samples count from `sample`. AskFailed of kind `not_applicable` with the last reason after `tries`.
+    Samples count from `sample`. A model that thinks first may need more than `max_tokens`, so each cut-off doubles the room of the next.
+    AskFailed of kind `not_applicable` with the last reason after `tries`.
     """
-    reason = "was not asked for"
-    sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=max_tokens)
+    reason, room = "was not asked for", max_tokens
     for i in range(sample, sample + tries):
-        reply = yield from reply_of(Ask("attacker", messages, sample=i, sampling=sampling))
+        sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=room)
+        try:
+            reply = yield from reply_of(Ask("attacker", messages, sample=i, sampling=sampling))
+        except AskFailed as error:
+            if error.kind != "too_long" or room == max_tokens:
+                raise
+            break
         if reply.stop == "length":
-            reason = "is cut off"
+            reason, room = "is cut off", 2 * room
             continue
         try:
             return read(bare(reply.text))
         except Useless as useless:
             reason = str(useless)
-    raise AskFailed("not_applicable", f"the attacker's text {reason}, {tries} times")
+    raise AskFailed("not_applicable", f"the attacker's text {reason}, in {tries} tries")
 
 
 def rewriting(

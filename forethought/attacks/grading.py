@@ -51,7 +51,7 @@ def grade(request: str, answer: str, by: By = "auto") -> Flow[int | None]:
                 return LOWEST + round((HIGHEST - LOWEST) * chance)
             _only_auto(by)
         messages = fill_messages(read_prompt(__package__, "grade"), request=request, answer=answer)
-        reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=512)))
+        reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=1024)))
     except AskFailed:
         # Too long for the helper, or refused by its server: `best` fails where that is so of every reply.
         return None
@@ -71,7 +71,7 @@ def on_topic(request: str, text: str, by: By = "auto") -> Flow[bool]:
             return chance >= 0.5
         _only_auto(by)
     messages = fill_messages(read_prompt(__package__, "on_topic"), request=request, answer=text)
-    reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=512)))
+    reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=1024)))
     return reply.stop == "stop" and reply.text.strip().strip("\"'*.! ").lower() == "yes"
 
 

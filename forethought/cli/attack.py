@@ -65,9 +65,7 @@ def attack(
     """
     from forethought.attacks import ATTACKS, cost_of
 
-    if list_ or not (target or import_):
-        print(f"{'attack':<22} {'cost':<10} what it does")
-        listed(True, ATTACKS, cost_of)
+    if listed(list_ or not (target or import_), ATTACKS, cost_of):
         return
     from forethought import stages
 
