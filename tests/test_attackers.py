@@ -486,6 +486,10 @@ def test_what_writes_its_own_messages_stands_alone() -> None:
     assert attempt.error is None and "VEGA" in attempt.messages[-1].content
     with pytest.raises(ForethoughtError, match="pair needs turns of at least 1, not 0"):
         load_attack("pair(turns=0)")
+    with pytest.raises(ForethoughtError, match="crescendo needs rounds of at least 2, not 1"):
+        load_attack("crescendo(rounds=1)")
+    with pytest.raises(ForethoughtError, match="autodan needs population of at least 2, not 1"):
+        load_attack("autodan(population=1)")
     with pytest.raises(ForethoughtError, match="enough=11"):
         load_attack("tap(enough=11)")
 

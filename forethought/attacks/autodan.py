@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from forethought.attacks import Attack, rewrite_last
 from forethought.attacks.attacker import Useless, ask_target, from_attacker, text_of
-from forethought.attacks.grading import Try, best, check_counts, grade
+from forethought.attacks.grading import HIGHEST, Try, best, check_counts, grade
 from forethought.attacks.template_file import MARK, insert, read_templates
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Choose, Flow, Logprobs, Rng
@@ -45,7 +45,8 @@ def autodan(
     Fitness is the log-probability a token of `opening` as the target's first words; behind a server, which gives none, the helper's
     grade of the target's reply.
     """
-    check_counts("autodan", 10, population=population - 1, generations=generations, tries=tries)
+    check_counts("autodan", HIGHEST, generations=generations, tries=tries)
+    check_counts("autodan", HIGHEST, 2, population=population)
     if not opening.strip():
         raise ForethoughtError("autodan needs an opening of at least one word: autodan(opening='Sure,').")
     known = [MARK.sub(lambda _: REQUEST, t) for t in read_templates(path) if len(MARK.findall(t)) == 1]

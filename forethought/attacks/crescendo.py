@@ -9,7 +9,7 @@ from __future__ import annotations
 from forethought.attacks import Attack, last_user
 from forethought.attacks.attacker import Useless, ask_target, clip, from_attacker, loses, text_of
 from forethought.attacks.grading import By, Try, best, check_counts, declined, grade
-from forethought.errors import AskFailed, ForethoughtError
+from forethought.errors import AskFailed
 from forethought.flow import Flow
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Message, Messages, Prompt, Sent
@@ -23,9 +23,9 @@ LONGEST = 80
 def crescendo(rounds: int = 5, backtracks: int = 3, enough: int = 10, by: By = "auto", tries: int = 3) -> Attack:
     """At most `rounds` turns that stay and `backtracks` that are taken back, until a reply is graded `enough`. Sends the conversation up to
     the turn, among those about the request, whose reply was graded best."""
-    check_counts("crescendo", enough, rounds=rounds - 1, tries=tries)
-    if backtracks < 0:
-        raise ForethoughtError(f"crescendo: backtracks={backtracks} is less than none.")
+    check_counts("crescendo", enough, tries=tries)
+    check_counts("crescendo", enough, 2, rounds=rounds)
+    check_counts("crescendo", enough, 0, backtracks=backtracks)
     (last,) = read_prompt(__package__, "crescendo_last")
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:

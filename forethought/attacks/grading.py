@@ -117,11 +117,11 @@ def best(tries: Sequence[Try]) -> list[Sent]:
     return [Sent(messages=chosen.messages, reply=chosen.reply)]
 
 
-def check_counts(attack: str, enough: int, **counts: int) -> None:
-    """Raises ForethoughtError for a count below 1, or a grade off the scale."""
+def check_counts(attack: str, enough: int, least: int = 1, **counts: int) -> None:
+    """Raises ForethoughtError for a count below `least`, or a grade off the scale."""
     for name, value in counts.items():
-        if value < 1:
-            raise ForethoughtError(f"{attack} needs {name} of at least 1, not {value}.")
+        if value < least:
+            raise ForethoughtError(f"{attack} needs {name} of at least {least}, not {value}.")
     if not LOWEST < enough <= HIGHEST:
         raise ForethoughtError(f"{attack}: enough={enough} is not among {LOWEST + 1} to {HIGHEST}, the grades.")
 
