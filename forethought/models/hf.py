@@ -10,20 +10,23 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as hf_logging
 
 from forethought.chat import encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Logprobs, Question
-from forethought.models.decode import ATTENTION, Decoder, Row
-from forethought.records import Reply, digest
+from forethought.models.decode import POSITIONS, Decoder, Row
+from forethought.models.packed import pack_linears
+from forethought.models.slots import ATTENTION
+from forethought.records import Reply, Sampling, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
 hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-SLOTS = 32
+# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones, by their own length, in two.
+SLOTS = 64
+COLUMNS = 32 * 1024
 LONG_SLOTS = 2
 SHARED = 16
 SHORT = 1024
@@ -31,7 +34,7 @@ Result = tuple[int, Reply | Logprobs | AskFailed]
 
 
 class HFModel:
-    """A loaded model and its tokenizer. Rows of up to SHORT tokens share 32 slots; longer ones, chosen by their own length, share 2."""
+    """A loaded model and its tokenizer."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, identity: str, system: str | None = None) -> None:
         self.model, self.tokenizer, self.identity, self.system = model, tokenizer, identity, system
@@ -39,14 +42,15 @@ class HFModel:
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self.slotted = _can_use_slots(model)
+        self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
-        self._decoders = {
-            SHORT: Decoder(model, self.stops, SLOTS),
-            self.context: Decoder(model, self.stops, LONG_SLOTS),
-        }
+            invariant = pack_linears(model, POSITIONS)
+            self._decoders = [
+                Decoder(model, self.stops, slots, columns, invariant)
+                for slots, columns in ((SLOTS, COLUMNS), (LONG_SLOTS, LONG_SLOTS * self.context))
+            ]
         self._singles: deque[Row] = deque()
-        self._choices: deque[tuple[int, Choose, list[int], int]] = deque()
         self._failed: list[Result] = []
 
     def render(self, question: Question) -> str:
@@ -62,19 +66,26 @@ class HFModel:
     def submit(self, ticket: int, question: Question, seed: int) -> None:
         text = self.render(question)
         ids = encode_prompt(self.tokenizer, text)
-        room = question.sampling.max_tokens if isinstance(question, Ask) else 1
-        if len(ids) + room > self.context:
-            message = f"{len(ids)} prompt tokens and {room} new ones exceed the context of {self.context}"
-            self._failed.append((ticket, AskFailed("too_long", message)))
-        elif isinstance(question, Choose):
-            self._choices.append((ticket, question, ids, self._head(question, ids)))
+        options: tuple[list[int], ...] = ()
+        sampling = Sampling(max_tokens=1)
+        if isinstance(question, Ask):
+            sampling = question.sampling
         else:
-            opened = opens_thought(text.removesuffix(question.prefix) if question.prefix else text)
-            row = Row(ticket, ids, question.sampling, seed, opened, self._head(question, ids))
-            if not self.slotted:
-                self._singles.append(row)
-            else:
-                self._decoders[SHORT if len(ids) + room <= SHORT else self.context].queue.append(row)
+            options = tuple(encode_prompt(self.tokenizer, option) for option in question.options)
+            if not all(options):
+                raise ForethoughtError("cannot score an empty option.")
+        longest = max(map(len, options), default=sampling.max_tokens)
+        if len(ids) + longest > self.context:
+            message = f"{len(ids)} prompt tokens and {longest} new ones exceed the context of {self.context}"
+            self._failed.append((ticket, AskFailed("too_long", message)))
+            return
+        opened = opens_thought(text.removesuffix(question.prefix) if question.prefix else text)
+        row = Row(ticket, ids, sampling, seed, opened, options=options)
+        if not self.slotted:
+            self._singles.append(row)
+        else:
+            row.head = self._head(question, ids)
+            self._decoders[row.need > SHORT].queue.append(row)
 
     def _head(self, question: Question, ids: list[int]) -> int:
         """How many ids come before the last turn's words: the system prompt and the demonstrations, which many asks share."""
@@ -88,52 +99,34 @@ class HFModel:
 
     def step(self, block: bool = True) -> list[Result]:
         done, self._failed = self._failed, []
-        if self._choices:
-            ticket, question, ids, head = self._choices.popleft()
-            return [*done, (ticket, self._score(ids, head if self.slotted else 0, question.options))]
         if self._singles:
-            return [*done, self._generate(self._singles.popleft())]
-        for decoder in self._decoders.values():
-            if decoder.busy:
-                done += [(row.ticket, self._finish(row, reply)) for row, reply in decoder.step()]
-        return done
+            row = self._singles.popleft()
+            ended = [self._score(row) if row.options else self._generate(row)]
+        else:
+            ended = [row for decoder in self._decoders if decoder.busy for row in decoder.step()]
+        return done + [(row.ticket, self._finish(row)) for row in ended]
 
     def close(self) -> None:
         self._decoders.clear()
 
-    def _finish(self, row: Row, reply: Reply) -> Reply:
+    def _finish(self, row: Row) -> Reply | Logprobs:
+        if row.reply is None:
+            return Logprobs(tuple(row.sums), tuple(map(len, row.options)))
         text = self.tokenizer.decode(row.out, skip_special_tokens=True)
-        return reply.model_copy(update={"text": text, "opened": row.opened})
+        return row.reply.model_copy(update={"text": text, "opened": row.opened})
 
     @torch.inference_mode()
-    def _score(self, ids: list[int], head: int, options: tuple[str, ...]) -> Logprobs:
-        """Sum of log p of each option's tokens after `ids`. The prompt is read once for all of them."""
-        encoded = [encode_prompt(self.tokenizer, option) for option in options]
-        if any(not option for option in encoded):
-            raise ForethoughtError("cannot score an empty option.")
-        device = self.model.device
-        first = self.model(
-            input_ids=torch.tensor([ids[head:]], device=device),
-            past_key_values=self._decoders[SHORT].head(tuple(ids[:head])) if head else DynamicCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        start = first.logits[0, -1].float().log_softmax(-1)
-        cache = first.past_key_values
-        cache.batch_repeat_interleave(len(options))
-        width = max(map(len, encoded))
-        padded = torch.tensor([o + [0] * (width - len(o)) for o in encoded], device=device)
-        positions = torch.arange(len(ids), len(ids) + width, device=device)[None].expand(len(options), -1)
-        logits = self.model(input_ids=padded, position_ids=positions, past_key_values=cache, use_cache=True).logits
-        table = logits.float().log_softmax(-1)
-        sums = [
-            float(start[o[0]]) + sum(float(table[i, j, token]) for j, token in enumerate(o[1:]))
-            for i, o in enumerate(encoded)
-        ]
-        return Logprobs(tuple(sums), tuple(map(len, encoded)))
+    def _score(self, row: Row) -> Row:
+        """Sums of log p of each option's tokens, one option at a time."""
+        for option in row.options:
+            ids = torch.tensor([row.ids + option], device=self.model.device)
+            logits = self.model(input_ids=ids, logits_to_keep=len(option) + 1).logits[0, :-1]
+            table = logits.float().log_softmax(-1)
+            row.sums.append(sum(float(table[i, token]) for i, token in enumerate(option)))
+        return row
 
     @torch.inference_mode()
-    def _generate(self, row: Row) -> Result:
+    def _generate(self, row: Row) -> Row:
         """Plain `generate`, one row at a time, for architectures whose cache is not a simple one (windows, linear attention)."""
         with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(row.seed)
@@ -151,10 +144,10 @@ class HFModel:
             )[0, len(row.ids) :].tolist()
         ended = bool(out) and out[-1] in self.stops
         row.out = out[:-1] if ended else out
-        reply = Reply(
+        row.reply = Reply(
             text="", stop="stop" if ended else "length", prompt_tokens=len(row.ids), completion_tokens=len(row.out)
         )
-        return row.ticket, self._finish(row, reply)
+        return row
 
 
 def load_hf(source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32") -> HFModel:
@@ -173,7 +166,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-3")
+    identity = digest(weights, dtype, device, "slots-4")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 
@@ -205,4 +198,5 @@ def _can_use_slots(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
-    return plain and bool(getattr(model, "_supports_sdpa", False)) and not getattr(config, "is_encoder_decoder", False)
+    own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
+    return plain and own and not getattr(config, "is_encoder_decoder", False)
