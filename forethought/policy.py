@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -49,9 +50,15 @@ class Policy(Record):
             raise ValueError(f"category id {sorted(doubled)[0]} is used twice")
         return value
 
-    @property
+    @cached_property
     def hash(self) -> str:
+        """Every training row carries it, so it is computed once."""
         return digest(self.model_dump())
+
+    def __copy__(self) -> Policy:
+        copied = super().__copy__()
+        copied.__dict__.pop("hash", None)
+        return copied
 
     def category(self, id: str) -> Category:
         """The category of that id; ForethoughtError with the nearest id where there is none."""

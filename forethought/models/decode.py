@@ -275,7 +275,7 @@ def greedy(logits: torch.Tensor) -> list[int]:
     """The likeliest token of each row [N, V]. NumPy's argmax is vectorized, torch's on CPU is not."""
     if logits.device.type == "cpu":
         return [int(i) for i in logits.float().numpy().argmax(-1)]
-    return logits.argmax(-1).tolist()  # type: ignore[no-any-return]
+    return logits.argmax(-1).tolist()
 
 
 def pick(logits: torch.Tensor, row: Row) -> int:

@@ -25,7 +25,7 @@ def pack_linears(model: torch.nn.Module, most_rows: int) -> bool:
     weights = {m.weight.data_ptr(): m.weight for m in layers}
     fits = sum(w.numel() * w.element_size() for w in weights.values()) <= MOST_BYTES
     known = all(w.device.type == "cpu" and w.dtype in (torch.float32, torch.bfloat16) for w in weights.values())
-    if not (layers and fits and known and torch.backends.mkldnn.is_available()):
+    if not (layers and fits and known and torch._C._has_mkldnn):
         return False
     packed = {
         place: torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS) for place, weight in weights.items()
