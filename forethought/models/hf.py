@@ -26,7 +26,7 @@ hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 # Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones, by their own length, in two.
 SLOTS = 64
-COLUMNS = 32 * 1024
+COLUMNS = 24 * 1024
 LONG_SLOTS = 2
 SHARED = 16
 SHORT = 1024
