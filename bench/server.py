@@ -101,7 +101,9 @@ def ours(url: str, n: int) -> dict[str, Any]:
     model = ModelConfig(name=f"openai:m@{url}", concurrency=CONCURRENCY)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         started = time.perf_counter()
-        run = stages.synth(Path(folder) / "runs" / "r", "refusal(max_tokens=96)", prompts, load_policy("default"), model)
+        run = stages.synth(
+            Path(folder) / "runs" / "r", "refusal(max_tokens=96)", prompts, load_policy("default"), model
+        )
         seconds = time.perf_counter() - started
         stages.unload()
     if run.info["counts"]["ok"] != n:
@@ -120,5 +122,7 @@ def main(quick: bool) -> None:
         with standin(latency) as url:
             one, two = alone(bare, url, n), alone(ours, url, n)
         result[name] = {"prompts": n, "latency": latency, "bare": one, "ours": two}
-        print(f"server {name}: bare httpx {one['rate']}/s, synth {two['rate']}/s ({two['rate'] / one['rate']:.2f}x); {two}")
+        print(
+            f"server {name}: bare httpx {one['rate']}/s, synth {two['rate']}/s ({two['rate'] / one['rate']:.2f}x); {two}"
+        )
     save("server", result, quick)

@@ -1,4 +1,4 @@
-"""One pass for prompts and replies: nothing a row says depends on what else is in the pass, also where rows are long or share a beginning."""
+"""One pass for prompts and replies: a reply never depends on what else is in the pass, also where rows are long or begin alike."""
 
 from __future__ import annotations
 

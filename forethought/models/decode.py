@@ -230,7 +230,9 @@ class Decoder:
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=torch.tensor(wanted + [0] * (-len(wanted) % self.grain or self.grain * (not wanted)), device=device),
+            logits_to_keep=torch.tensor(
+                wanted + [0] * (-len(wanted) % self.grain or self.grain * (not wanted)), device=device
+            ),
             plan=plan,
         ).logits[0, : len(wanted)]
 

@@ -14,7 +14,7 @@ from transformers.utils import logging as hf_logging
 
 from forethought.chat import encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Choose, Logprobs, Question
+from forethought.flow import Ask, Logprobs, Question
 from forethought.models.decode import POSITIONS, Decoder, Row
 from forethought.models.packed import pack_linears
 from forethought.models.slots import ATTENTION
