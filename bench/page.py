@@ -49,7 +49,8 @@ def server(r: dict[str, Any]) -> str:
         ours, bare = part["ours"], part["bare"]
         out.append(
             f"A stand-in server that takes {part['latency'] * 1000:.0f} ms an answer, {r['concurrency']} at once; "
-            f"{part['prompts']} prompts, one ask each. `synth` includes the search for near-duplicates, checks, the reply cache, records, statistics and the card.\n"
+            f"{part['prompts']} prompts, one ask each. "
+            "`synth` includes the search for near-duplicates, checks, the reply cache, records, statistics and the card.\n"
         )
         rows = [
             ["bare httpx client", bare["rate"], ""],

@@ -42,13 +42,16 @@ def examples(n: int) -> list[Any]:
     return rows
 
 
-def ours(n: int, batch: int, lora: bool) -> dict[str, Any]:
+def ours(n: int, batch: int, lora: bool, dtype: str = "float32") -> dict[str, Any]:
     from forethought.config import TrainConfig
     from forethought.run import open_run
     from forethought.train import sft
 
-    config = TrainConfig(
-        data="x", epochs=1, batch_size=batch, lora_rank=RANK if lora else 0, learning_rate=RATE, validation=0, warmup=0, save_steps=10_000
+    config = TrainConfig.model_validate(
+        {
+            "data": "x", "epochs": 1, "batch_size": batch, "lora_rank": RANK if lora else 0, "learning_rate": RATE, "validation": 0,
+            "warmup": 0, "save_steps": 10_000, "dtype": dtype,
+        }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         metrics = sft.learn(examples(n), "smollm2", config, open_run(Path(folder) / "r", "train", {}, {}), 0)
@@ -130,13 +133,14 @@ def main(quick: bool) -> None:
     for name, lora in (("LoRA", True), ("full", False)):
         contenders: dict[str, Any] = {
             "ours": alone(ours, n, batch, lora),
+            **({"ours, bfloat16 base": alone(ours, n, batch, lora, "bfloat16")} if lora else {}),
             "TRL tuned": alone(trl, n, batch, lora, True),
             "TRL defaults": alone(trl, n, batch, lora, False),
             "ceiling": alone(ceiling, lora),
         }
         own = contenders["ours"]["rate"]
         print(f"train {name}: ours {own} tokens/s, loss {contenders['ours']['loss']}")
-        for other in ("TRL tuned", "TRL defaults", "ceiling"):
+        for other in list(contenders)[1:]:
             loss = contenders[other].get("loss", "-")
             print(
                 f"  {other}: {contenders[other]['rate']} tokens/s, loss {loss} (ours {own / contenders[other]['rate']:.2f}x)"
