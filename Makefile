@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: install quickstart test lint types clean help
+.PHONY: install quickstart test bench lint types clean help
 
 help:
 	@echo "make quickstart   install, then train and compare three small models; prints the report's path"
 	@echo "make test         install, then run all tests and checks"
+	@echo "make bench        install, then measure against other tools; writes docs/benchmarks.md. ARGS=--quick for a short look"
 
 $(VENV)/installed: pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
@@ -29,14 +30,18 @@ quickstart: $(VENV)/installed
 	$(BIN)/forethought quickstart $(ARGS)
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check forethought tests
-	$(BIN)/ruff format --check forethought tests
+	$(BIN)/ruff check forethought tests bench
+	$(BIN)/ruff format --check forethought tests bench
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 test: lint types
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	$(PIP) -e ".[embedded,bench]"
+	$(BIN)/python -m bench all $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

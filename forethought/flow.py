@@ -173,6 +173,7 @@ class _Driver(Generic[T]):
         self.models, self.seed, self.cache, self.salt, self.heard = models, seed, cache, salt, heard
         self.waiting: dict[str, list[_Live[T]]] = {}
         self.tickets: dict[int, tuple[str, Model]] = {}
+        self.asked: Counter[Model] = Counter()
         self.alive = 0
 
     def start(self, job: Job[T]) -> Iterator[Done[T]]:
@@ -237,17 +238,20 @@ class _Driver(Generic[T]):
         ticket = next(TICKETS)
         self.waiting[key] = [live]
         self.tickets[ticket] = (key, model)
+        self.asked[model] += 1
         submit(ticket, question, row_seed)
         return None
 
     def step(self) -> Iterator[Done[T]]:
         """Let every model that is asked something work once. One alone may be waited for; of several none holds up the others."""
-        asked = list({id(model): model for _, model in self.tickets.values()}.values())
+        asked = [model for model, count in self.asked.items() if count]
         replies = [r for m in asked for r in m.step(block=len(asked) == 1) if r[0] in self.tickets]
         self.heard(len(replies))
         if not replies and len(asked) > 1:
             time.sleep(0.001)
-        keyed = [(self.tickets.pop(ticket)[0], reply) for ticket, reply in replies]
+        found = [(*self.tickets.pop(ticket), reply) for ticket, reply in replies]
+        self.asked.subtract(model for _, model, _ in found)
+        keyed = [(key, reply) for key, _, reply in found]
         if self.cache is not None:
             self.cache.put((k, r) for k, r in keyed if not isinstance(r, AskFailed))
         for key, reply in keyed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -49,9 +50,15 @@ class Policy(Record):
             raise ValueError(f"category id {sorted(doubled)[0]} is used twice")
         return value
 
-    @property
+    @cached_property
     def hash(self) -> str:
+        """Every training row carries it, so it is computed once."""
         return digest(self.model_dump())
+
+    def __copy__(self) -> Policy:
+        copied = super().__copy__()
+        copied.__dict__.pop("hash", None)
+        return copied
 
     def category(self, id: str) -> Category:
         """The category of that id; ForethoughtError with the nearest id where there is none."""
@@ -133,8 +140,12 @@ def warnings(policy: Policy) -> list[str]:
 
 
 def without_examples(policy: Policy, prompts: Iterable[Prompt]) -> list[str]:
-    """A line for every category that is refused or supported and that no prompt is known to fall under."""
+    """A line for every category that is refused or supported and that no prompt is known to fall under; one line where none is."""
     found = {c.id for p in prompts if (c := policy.find(p)) is not None}
+    if not found:
+        return [
+            f"no prompt names a category of policy '{policy.name}', so the teacher chooses one: read in sheet.md how well"
+        ]
     return [
         f"policy '{policy.name}': category '{c.id}' has no example among the prompts, so a model cannot learn it from them"
         for c in policy.categories

@@ -49,9 +49,10 @@ class Run:
 
     def append(self, name: str, records: Iterable[Record]) -> None:
         """Add records and push them to the disk, so that a kill loses nothing that was reported."""
-        with explain_disk(), open(self.path / name, "a", encoding="utf-8") as file:
-            file.writelines(r.model_dump_json() + "\n" for r in records)
-            file.flush()
+        text = "".join(r.model_dump_json() + "\n" for r in records)
+        if text:
+            with explain_disk(), open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(text)
 
     def log(self, line: str) -> None:
         with explain_disk(), open(self.path / "log.txt", "a", encoding="utf-8") as file:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,24 @@ def test_the_server_dies_in_mid_run(tiny: Path, tmp_path: Path) -> None:
         assert all(r["body"]["messages"][0] == {"role": "system", "content": "Be brief."} for r in again.requests())
     finally:
         again.kill()
+
+
+def test_a_synthesis_killed_in_mid_run_repeats_no_ask_that_was_answered(tiny: Path, tmp_path: Path) -> None:
+    """kill -9 of our side: only what was in flight, or had come in that instant and was not yet stored, is asked a second time."""
+    server, at_once = Server(tiny, tmp_path / "log.jsonl"), 3
+    words = [sys.executable, "-m", "forethought", "synth", "refusal", "--data", "starter:train", "--take", "benign=30",
+             "--model", f"openai:slow@{server.url}", "--concurrency", str(at_once), "--out", str(tmp_path / "runs" / "r")]  # fmt: skip
+    try:
+        first = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while len(server.requests()) < 12:
+            assert first.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        first.kill()
+        first.wait()
+        assert not (tmp_path / "runs" / "r" / "statistics.json").exists()
+        assert subprocess.run(words, capture_output=True, timeout=60).returncode == 0
+        asked = Counter(r["body"]["messages"][-1]["content"] for r in server.requests())
+        assert len(asked) == 30
+        assert sum(asked.values()) - len(asked) <= 2 * at_once
+    finally:
+        server.kill()

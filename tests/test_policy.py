@@ -144,3 +144,9 @@ def test_policy_commands(tmp_path: Path) -> None:
     assert "warning: theft" in run(app, ["policy", "check", write(tmp_path, one)]).output
     bad = run(app, ["policy", "check", write(tmp_path, OURS | {"categories": []})])
     assert isinstance(bad.exception, ForethoughtError) and bad.exit_code == 1
+
+
+def test_a_changed_copy_has_a_hash_of_its_own() -> None:
+    policy = load_policy("default")
+    first = policy.hash
+    assert policy.model_copy(update={"intro": "other"}).hash != first == policy.model_copy().hash

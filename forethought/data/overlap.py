@@ -42,14 +42,17 @@ def normalise(text: str) -> str:
 
 def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> Iterator[tuple[int, int, float]]:
     """(i, j, similarity) of all normalised texts left[i], right[j] whose similarity is at least `near`."""
-    grams = [[_grams(t) for t in texts] for texts in (left, right)]
+    grams = [[_grams(t) for t in left]]
+    grams.append(grams[0] if right is left else [_grams(t) for t in right])
     often = Counter(g for texts in grams for t in texts for g in t)
     index: dict[str, list[int]] = defaultdict(list)
-    for j, found in enumerate(grams[1]):
-        for gram in _rarest(found, often, near):
+    rarest = [_rarest(found, often, near) for found in grams[1]]
+    for j, chosen in enumerate(rarest):
+        for gram in chosen:
             index[gram].append(j)
     for i, found in enumerate(grams[0]):
-        candidates = {j for gram in _rarest(found, often, near) for j in index.get(gram, ())}
+        chosen = rarest[i] if right is left else _rarest(found, often, near)
+        candidates = {j for gram in chosen for j in index.get(gram, ())}
         for j in sorted(candidates):
             other = grams[1][j]
             if near * max(len(found), len(other)) <= min(len(found), len(other)):
@@ -88,6 +91,8 @@ def find_leaks(
 ) -> list[Leak]:
     """Every training prompt that matches an evaluation prompt, the strongest kind of match for each pair. Prompts are looked at as
     they are worded and as what they really ask for."""
+    if not evaluation:
+        return []
     texts = [(p, t) for p in training for t in dict.fromkeys((normalise(p.text), normalise(p.request))) if t]
     leaks: dict[tuple[str, str, str], Leak] = {}
     for name, prompts in evaluation.items():

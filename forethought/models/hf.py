@@ -11,20 +11,23 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as hf_logging
 
 from forethought.chat import continue_prompt, encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Choose, Logprobs, Question, Search
-from forethought.models.decode import ATTENTION, Decoder, Row
-from forethought.records import Found, Reply, digest
+from forethought.flow import Ask, Logprobs, Question, Search
+from forethought.models.decode import POSITIONS, Decoder, Row
+from forethought.models.packed import pack_linears
+from forethought.models.slots import ATTENTION
+from forethought.records import Found, Reply, Sampling, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
 hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-SLOTS = 32
+# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones, by their own length, in two.
+SLOTS = 64
+COLUMNS = 24 * 1024
 LONG_SLOTS = 2
 SHARED = 16
 SHORT = 1024
@@ -32,7 +35,7 @@ Result = tuple[int, Reply | Logprobs | Found | AskFailed]
 
 
 class HFModel:
-    """A loaded model and its tokenizer. Rows of up to SHORT tokens share 32 slots; longer ones, chosen by their own length, share 2."""
+    """A loaded model and its tokenizer."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, identity: str, system: str | None = None) -> None:
         self.model, self.tokenizer, self.identity, self.system = model, tokenizer, identity, system
@@ -40,14 +43,15 @@ class HFModel:
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self.slotted = _can_use_slots(model)
+        self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
-        self._decoders = {
-            SHORT: Decoder(model, self.stops, SLOTS),
-            self.context: Decoder(model, self.stops, LONG_SLOTS),
-        }
+            invariant = pack_linears(model, POSITIONS)
+            self._decoders = [
+                Decoder(model, self.stops, slots, columns, invariant)
+                for slots, columns in ((SLOTS, COLUMNS), (LONG_SLOTS, LONG_SLOTS * self.context))
+            ]
         self._singles: deque[Row] = deque()
-        self._choices: deque[tuple[int, list[int], int, list[list[int]]]] = deque()
         self._searches: deque[tuple[int, Search, int]] = deque()
         self._failed: list[Result] = []
 
@@ -65,22 +69,24 @@ class HFModel:
     def submit(self, ticket: int, question: Question, seed: int) -> None:
         text = self.render(question)
         ids = encode_prompt(self.tokenizer, text)
-        tails: list[list[int]] = []
-        if isinstance(question, Choose):
-            ids, tails = self._tails(text, ids, question.options)
-        room = question.sampling.max_tokens if isinstance(question, Ask) else max(map(len, tails))
-        if len(ids) + room > self.context:
-            message = f"{len(ids)} prompt tokens and {room} new ones exceed the context of {self.context}"
-            self._failed.append((ticket, AskFailed("too_long", message)))
-        elif isinstance(question, Choose):
-            self._choices.append((ticket, ids, self._head(question, ids), tails))
+        options: tuple[list[int], ...] = ()
+        sampling = Sampling(max_tokens=1)
+        if isinstance(question, Ask):
+            sampling = question.sampling
         else:
-            opened = opens_thought(self.render(replace(question, prefix="")))
-            row = Row(ticket, ids, question.sampling, seed, opened, self._head(question, ids))
-            if not self.slotted:
-                self._singles.append(row)
-            else:
-                self._decoders[SHORT if len(ids) + room <= SHORT else self.context].queue.append(row)
+            ids, options = self._tails(text, ids, question.options)
+        longest = max(map(len, options), default=sampling.max_tokens)
+        if len(ids) + longest > self.context:
+            message = f"{len(ids)} prompt tokens and {longest} new ones exceed the context of {self.context}"
+            self._failed.append((ticket, AskFailed("too_long", message)))
+            return
+        opened = opens_thought(self.render(replace(question, prefix="")))
+        row = Row(ticket, ids, sampling, seed, opened, options=options)
+        if not self.slotted:
+            self._singles.append(row)
+        else:
+            row.head = self._head(question, ids)
+            self._decoders[row.need > SHORT].queue.append(row)
 
     def search(self, ticket: int, question: Search, seed: int) -> None:
         """Queue a search; it is run when nothing else is pending, so that what is found is used and saved before the next one."""
@@ -98,15 +104,13 @@ class HFModel:
 
     def step(self, block: bool = True) -> list[Result]:
         done, self._failed = self._failed, []
-        if self._choices:
-            ticket, ids, head, tails = self._choices.popleft()
-            return [*done, (ticket, self._score(ids, head if self.slotted else 0, tails))]
         if self._singles:
-            return [*done, self._generate(self._singles.popleft())]
-        for decoder in self._decoders.values():
-            if decoder.busy:
-                done += [(row.ticket, self._finish(row, reply)) for row, reply in decoder.step()]
-        if self._searches and not done and not any(decoder.busy for decoder in self._decoders.values()):
+            row = self._singles.popleft()
+            ended = [self._score(row) if row.options else self._generate(row)]
+        else:
+            ended = [row for decoder in self._decoders if decoder.busy for row in decoder.step()]
+        done += [(row.ticket, self._finish(row)) for row in ended]
+        if self._searches and not done and not any(decoder.busy for decoder in self._decoders):
             return [self._search(*self._searches.popleft())]
         return done
 
@@ -118,15 +122,7 @@ class HFModel:
         except (RuntimeError, ValueError) as error:  # Out of memory, or an architecture that a search cannot handle.
             return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
-    def close(self) -> None:
-        self._decoders.clear()
-        self._searches.clear()
-
-    def _finish(self, row: Row, reply: Reply) -> Reply:
-        text = self.tokenizer.decode(row.out, skip_special_tokens=True)
-        return reply.model_copy(update={"text": text, "opened": row.opened})
-
-    def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], list[list[int]]]:
+    def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
         """(ids of the prompt, ids of each option after it). Prompt and option are encoded together, as a training row is: many
         tokenizers cut `\\n\\n` before a word otherwise than at the end of a text. What then differs begins the tails."""
         wholes = [encode_prompt(self.tokenizer, text + option) for option in options]
@@ -134,28 +130,30 @@ class HFModel:
         cut = sum(itertools.takewhile(bool, agreed))
         if any(len(whole) <= cut for whole in wholes):
             raise ForethoughtError("cannot score an empty option.")
-        return wholes[0][:cut], [whole[cut:] for whole in wholes]
+        return wholes[0][:cut], tuple(whole[cut:] for whole in wholes)
+
+    def close(self) -> None:
+        self._decoders.clear()
+        self._searches.clear()
+
+    def _finish(self, row: Row) -> Reply | Logprobs:
+        if row.reply is None:
+            return Logprobs(tuple(row.sums), tuple(map(len, row.options)))
+        text = self.tokenizer.decode(row.out, skip_special_tokens=True)
+        return row.reply.model_copy(update={"text": text, "opened": row.opened})
 
     @torch.inference_mode()
-    def _score(self, ids: list[int], head: int, tails: list[list[int]]) -> Logprobs:
-        """Sum of log p of each tail's tokens after `ids`. The prompt is read once for all of them."""
-        first = self.model(
-            input_ids=torch.tensor([ids[head:]], device=self.model.device),
-            past_key_values=self._decoders[SHORT].head(tuple(ids[:head])) if head else DynamicCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        start = first.logits[0, -1].float().log_softmax(-1)
-        sums = [float(start[tail[0]]) for tail in tails]
-        read = _read_packed if self.slotted else _read_apart
-        # What comes after a tail's last token is not asked, so that token is not read.
-        tables = read(self.model, first.past_key_values, len(ids), [tail[:-1] for tail in tails])
-        for i, (tail, table) in enumerate(zip(tails, tables, strict=True)):
-            sums[i] += sum(float(table[j, token]) for j, token in enumerate(tail[1:]))
-        return Logprobs(tuple(sums), tuple(map(len, tails)))
+    def _score(self, row: Row) -> Row:
+        """Sums of log p of each option's tokens, one option at a time."""
+        for option in row.options:
+            ids = torch.tensor([row.ids + option], device=self.model.device)
+            logits = self.model(input_ids=ids, logits_to_keep=len(option) + 1).logits[0, :-1]
+            table = logits.float().log_softmax(-1)
+            row.sums.append(sum(float(table[i, token]) for i, token in enumerate(option)))
+        return row
 
     @torch.inference_mode()
-    def _generate(self, row: Row) -> Result:
+    def _generate(self, row: Row) -> Row:
         """Plain `generate`, one row at a time, for architectures whose cache is not a simple one (windows, linear attention)."""
         with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(row.seed)
@@ -173,43 +171,10 @@ class HFModel:
             )[0, len(row.ids) :].tolist()
         ended = bool(out) and out[-1] in self.stops
         row.out = out[:-1] if ended else out
-        reply = Reply(
+        row.reply = Reply(
             text="", stop="stop" if ended else "length", prompt_tokens=len(row.ids), completion_tokens=len(row.out)
         )
-        return row.ticket, self._finish(row, reply)
-
-
-def _read_packed(model: PreTrainedModel, cache: Any, past: int, parts: list[list[int]]) -> tuple[torch.Tensor, ...]:
-    """Log-probabilities [length, vocabulary] after each token of each part. All parts are one row in which a part sees the prompt
-    (`past` tokens in `cache`) and itself, so that the cache is not copied for each."""
-    lengths = [len(part) for part in parts]
-    if not any(lengths):
-        return tuple(torch.empty(0, 0) for _ in parts)
-    device = model.device
-    owner = torch.tensor([i for i, n in enumerate(lengths) for _ in range(n)], device=device)
-    place = torch.tensor([j for n in lengths for j in range(n)], device=device)
-    sees = (owner[:, None] == owner) & (place[:, None] >= place)
-    mask = torch.cat([sees.new_ones(len(owner), past), sees], dim=1)
-    logits = model(
-        input_ids=torch.tensor([[token for part in parts for token in part]], device=device),
-        position_ids=(past + place)[None],
-        attention_mask=mask[None, None],
-        past_key_values=cache,
-        use_cache=True,
-    ).logits[0]
-    return logits.float().log_softmax(-1).split(lengths)  # type: ignore[no-any-return]
-
-
-def _read_apart(model: PreTrainedModel, cache: Any, past: int, parts: list[list[int]]) -> tuple[torch.Tensor, ...]:
-    """The same for architectures that take no mask of ours: one padded row a part, each with a copy of the cache."""
-    width = max(map(len, parts))
-    if not width:
-        return tuple(torch.empty(0, 0) for _ in parts)
-    cache.batch_repeat_interleave(len(parts))
-    padded = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=model.device)
-    positions = torch.arange(past, past + width, device=model.device)[None].expand(len(parts), -1)
-    logits = model(input_ids=padded, position_ids=positions, past_key_values=cache, use_cache=True).logits
-    return tuple(logits.float().log_softmax(-1))
+        return row
 
 
 def load_hf(source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32") -> HFModel:
@@ -228,7 +193,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-4")
+    identity = digest(weights, dtype, device, "slots-6")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 
@@ -260,4 +225,5 @@ def _can_use_slots(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
-    return plain and bool(getattr(model, "_supports_sdpa", False)) and not getattr(config, "is_encoder_decoder", False)
+    own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
+    return plain and own and not getattr(config, "is_encoder_decoder", False)

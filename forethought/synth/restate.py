@@ -94,6 +94,10 @@ def _by_request(prompt: Prompt, intents: list[Intent], role: RoleName) -> Flow[l
 HOW = re.compile(
     r"(?:so|ok|okay|hey|hi|please|and|\W)*how (?:do|can|could|would|should|might|to)(?: i| you| we| one)?\b", re.I
 )
+# "Can you ..." asks for an act whatever its verb; a bare order is known by it.
+ASKED = re.compile(
+    r"(?:please |hey |so |ok |okay |\W)*(?:can|could|would|will) you (?:please |just |kindly )*(?=[a-z])", re.I
+)
 ORDER = re.compile(
     r"(?:please |just |can you |could you |would you |will you )*"
     r"(add|advise|argue|build|calculate|coach|come up|compare|compose|convert|convince|create|define|describe|design|develop|draft|draw"
@@ -121,6 +125,8 @@ def by_rule(request: str) -> str | None:
     whole = not re.search(r"[.?!] ", text)
     if whole and (match := HOW.match(text)):
         opening, rest = "to know how to", text[match.end() :]
+    elif whole and (asked := ASKED.match(text)):
+        opening, rest = "me to", text[asked.end() :]
     elif order := ORDER.match(text):
         opening, rest = "me to", text[order.start(1) :]
     elif whole and QUESTION.match(text):

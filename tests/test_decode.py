@@ -1,0 +1,116 @@
+"""One pass for prompts and replies: a reply never depends on what else is in the pass, also where rows are long or begin alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from forethought.flow import Ask, Choose, Flow, Job, Logprobs, run_flows
+from forethought.models.decode import POSITIONS, Decoder, Row, pick
+from forethought.models.hf import HFModel, load_hf
+from forethought.models.packed import pack_linears
+from forethought.records import Message, Reply, Sampling, user
+
+SHOTS = (Message(role="user", content="say a word " * 5), Message(role="assistant", content="bread"))
+SAMPLED = Sampling(temperature=0.9, top_p=0.9, max_tokens=9)
+QUESTIONS: dict[str, Ask | Choose] = {
+    **{f"short {n}": Ask("target", user("bake " * n), sampling=Sampling(max_tokens=3 + n)) for n in range(1, 7)},
+    # Longer than the chunks in which attention adds up, and than what a matrix product takes in one go.
+    **{f"long {n}": Ask("target", user("walk " * n), sampling=Sampling(max_tokens=4)) for n in (230, 290)},
+    **{f"shots {n}": Ask("target", (*SHOTS, *user("sing " * n)), sampling=Sampling(max_tokens=6)) for n in (1, 2, 3)},
+    **{f"sample {n}": Ask("target", user("tell a story"), sample=n, sampling=SAMPLED) for n in range(4)},
+    **{f"choice {n}": Choose("target", user("draw " * n), (" yes", " no, " + "never " * 20, " perhaps")) for n in (3, 40)},
+    "choice shots": Choose("target", (*SHOTS, *user("plan")), (" a", " b c")),
+    "two choices": Choose("target", (*SHOTS, *user("plan")), (" b c", " d")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> HFModel:
+    return load_hf(str(tiny))
+
+
+def flow(question: Ask | Choose) -> Flow[Reply | Logprobs]:
+    reply = yield question
+    assert isinstance(reply, Reply | Logprobs)
+    return reply
+
+
+def answers(model: HFModel, names: list[str]) -> dict[str, Reply | Logprobs]:
+    jobs = [Job(name, lambda name=name: flow(QUESTIONS[name])) for name in names]
+    found = {d.key: d for d in run_flows(jobs, {"target": model}, seed=3)}
+    assert not [d.error for d in found.values() if d.error]
+    return {key: d.value for key, d in found.items() if d.value is not None}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_alone_in_a_crowd_and_backwards_are_the_same_to_the_bit(tiny: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = load_hf(str(tiny))
+        crowd = answers(model, list(QUESTIONS))
+        assert answers(load_hf(str(tiny)), list(QUESTIONS)[::-1]) == crowd
+        for name in ("short 2", "long 230", "shots 2", "sample 3", "choice 40", "choice shots"):
+            assert answers(model, [name]) == {name: crowd[name]}, name
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_with_passes_of_one_size_replies_are_the_same(tiny: Path, model: HFModel) -> None:
+    """What machines do whose kernels sum differently for different numbers of rows."""
+    fixed = load_hf(str(tiny))
+    for decoder in fixed._decoders:
+        decoder.grain = POSITIONS
+    names = ["short 3", "long 230", "sample 1", "choice 3"]
+    assert answers(fixed, names) == answers(model, names)
+
+
+def test_more_rows_than_columns_wait_their_turn(tiny: Path, model: HFModel) -> None:
+    names = [n for n in QUESTIONS if not n.startswith("choice")]
+    narrow = load_hf(str(tiny))
+    narrow._decoders[0] = Decoder(narrow.model, narrow.stops, 3, 600, True)
+    assert answers(narrow, names) == answers(model, names)
+    assert narrow._decoders[0]._layers[0].keys is None or narrow._decoders[0]._layers[0].keys.shape[0] <= 3
+
+
+def test_a_prompt_sampled_often_is_read_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = load_hf(str(tiny)), []
+    forward = Decoder._forward
+
+    def counted(self: Decoder, decoding: list[Row], pieces: list[tuple[Row, object]]) -> torch.Tensor:
+        read.extend(len(p.tokens) for _, p in pieces)  # type: ignore[attr-defined]
+        return forward(self, decoding, pieces)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Decoder, "_forward", counted)
+    answers(model, ["sample 0"])
+    once = sum(read)
+    answers(model, ["sample 1", "sample 2", "sample 3"])
+    assert sum(read) == once > 0
+    fresh = load_hf(str(tiny))
+    answers(fresh, [f"sample {n}" for n in range(4)])
+    assert sum(read) == 2 * once
+
+
+def test_packed_layers_do_as_before_where_gradients_are_recorded() -> None:
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.ReLU(), torch.nn.Linear(96, 32, bias=False))
+    rows = torch.randn(24, 64)
+    before = layer(rows)
+    pack_linears(layer, 64)
+    after = layer(rows)
+    assert torch.equal(after, before)
+    after.sum().backward()
+    assert layer[0].weight.grad is not None
+    with torch.inference_mode():
+        assert torch.allclose(layer(rows), before, atol=1e-5)
+
+
+def test_the_nucleus_holds_what_sorting_everything_finds() -> None:
+    """Every token that is drawn lies in the smallest set of likeliest tokens whose mass reaches p, and all of that set are drawn."""
+    logits = torch.randn(60, generator=torch.Generator().manual_seed(1)) * 2
+    ordered, index = logits.softmax(-1).sort(descending=True)
+    nucleus = set(index[: int((ordered.cumsum(-1) < 0.6).sum()) + 1].tolist())
+    row = Row(0, [1], Sampling(temperature=1.0, top_p=0.6), 0, generator=torch.Generator().manual_seed(0))
+    assert {pick(logits, row) for _ in range(600)} == nucleus
