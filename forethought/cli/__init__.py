@@ -25,13 +25,12 @@ COMMANDS = (
     synth.synth,
     train.train,
     attack.attack,
-    judge.judge,
-    judge.calibrate,
     report.report,
     chat.chat,
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(judge.judge_app, name="judge")
 app.add_typer(data.data_app, name="data")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(styles.styles_app, name="styles")

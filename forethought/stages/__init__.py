@@ -1,6 +1,7 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.attacking import attack, attempt_flow
+from forethought.stages.calibrating import measure
 from forethought.stages.judging import judge
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
 from forethought.stages.synthesis import import_data, synth
@@ -14,6 +15,7 @@ __all__ = [
     "import_data",
     "judge",
     "load",
+    "measure",
     "synth",
     "train",
     "unload",
