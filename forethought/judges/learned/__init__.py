@@ -80,6 +80,8 @@ def _learned(name: str, yes_scores: float) -> Judge:
         if read.label in ("incoherent", "empty") or read.evidence in ("not English", "another script"):
             label = "no_answer" if read.label == "empty" else read.label
             return Verdict(attempt=attempt.id, judge=name, score=None, label=label, raw=read.evidence)
+        if not prompt.request.strip():
+            return Verdict(attempt=attempt.id, judge=name, score=None, label="unclear", raw="no request to read it by")
         row = features(
             attempt.answer, prompt.request, weights.vocabulary, weights.rules, weights.chars, embedder(weights.embedder)
         )
