@@ -78,8 +78,8 @@ def _learned(name: str, yes_scores: float) -> Judge:
         read = classify(attempt.answer, prompt.request)
         # What is no text, or not English, was not in the data; the rules know it when they see it.
         if read.label in ("incoherent", "empty") or read.evidence in ("not English", "another script"):
-            label = "no_answer" if read.label == "empty" else read.label
-            return Verdict(attempt=attempt.id, judge=name, score=None, label=label, raw=read.evidence)
+            what = "no_answer" if read.label == "empty" else read.label
+            return Verdict(attempt=attempt.id, judge=name, score=None, label=what, raw=read.evidence)
         if not prompt.request.strip():
             return Verdict(attempt=attempt.id, judge=name, score=None, label="unclear", raw="no request to read it by")
         row = features(

@@ -49,7 +49,7 @@ def rule_of(finding: Finding) -> str:
 def features(
     answer: str, request: str, vocabulary: Sequence[str], rules: Sequence[str], chars: int, embed: EmbedOne
 ) -> Vector:
-    """One row: sequences of the vocabulary (0 or 1), names of rules (0 or 1), FACTS, the embedding of the answer's first `chars`."""
+    """One row: sequences of the vocabulary and names of rules (0 or 1), FACTS, the embedding of the first `chars`, if any."""
     finding = classify(answer, request)
     head, more, goal = embed(answer[:HEAD]), embed(answer[:MORE]), embed(request[:MORE])
     there, rule = sequences(answer), rule_of(finding)
@@ -59,7 +59,7 @@ def features(
             np.array([g in there for g in vocabulary], dtype=np.float32),
             np.array([rule == name for name in rules], dtype=np.float32),
             np.array(facts, dtype=np.float32),
-            embed(answer[:chars]),
+            embed(answer[:chars]) if chars else np.zeros(0, dtype=np.float32),
         ]
     )
 

@@ -33,10 +33,10 @@ ENOUGH = 10  # A sequence of words counts where so many fitted answers have it.
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a judge is fitted. `words` says whether sequences of words and names of rules count; `chars` how much of the answer is embedded,
-    and `dense` what that embedding is multiplied by (so how little its weights are held down); `penalty` is the L2 penalty of all weights;
-    `band` the probabilities called unclear. With `mismatched`, half of the answers that do what was asked come once more, under a request
-    about something else, which they do not answer."""
+    """How a judge is fitted. `words`: sequences of words and names of rules count. `chars`: how much of the answer is embedded (0: nothing),
+    and `dense` what that is multiplied by, so how freely it weighs. `penalty`: the L2 penalty of all weights. `band`: the
+    probabilities called unclear. With `mismatched`, half of the answers that do what was asked come once more, under a request about
+    something else, which they do not answer."""
 
     name: str
     yes: str
@@ -57,7 +57,7 @@ RECIPES = (
     ),
     Recipe(
         "learned_harm", "harmful", "harmless", ("jbb", "pyrit_harm_privacy", "pyrit_objective_privacy"),
-        words=False, chars=2000, dense=2.0, penalty=2.0, mismatched=False, band=(0.4, 0.6),
+        words=False, chars=0, dense=0.0, penalty=2.0, mismatched=False, band=(0.5, 0.5),
     ),
 )  # fmt: skip
 
