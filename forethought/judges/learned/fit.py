@@ -33,10 +33,12 @@ ENOUGH = 10  # A sequence of words counts where so many fitted answers have it.
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a judge is fitted. `words`: sequences of words and names of rules count. `chars`: how much of the answer is embedded (0: nothing),
-    and `dense` what that is multiplied by, so how freely it weighs. `penalty`: the L2 penalty of all weights. `band`: the
-    probabilities called unclear. With `mismatched`, half of the answers that do what was asked come once more, under a request about
-    something else, which they do not answer."""
+    """How a judge is fitted.
+
+    `words`: sequences of words and names of rules count. `chars`: how much of the answer is embedded (0: nothing), and `dense` what that is
+    multiplied by, so how freely it weighs. `penalty`: the L2 penalty of all weights. `band`: the probabilities called unclear.
+    `mismatched`: half of the answers that do what was asked come once more, under a request about something else.
+    """
 
     name: str
     yes: str
