@@ -265,19 +265,27 @@ def scores_45() -> Judge:
     return judge
 
 
+def says_safe() -> Judge:
+    def judge(prompt: Prompt, tried: Attempt) -> Flow[Verdict]:
+        return "safe"  # type: ignore[return-value]
+        yield
+
+    return judge
+
+
 def test_a_broken_judge_leaves_the_rate_undefined(tmp_path: Path) -> None:
     tries = [attempt(id=str(i), answer="Here you go.") for i in range(5)]
     source = open_run(tmp_path / "tried", "attack", {}, {}, seed=0)
     write_records(source.path / "attempts.jsonl", tries)
     source.finish({"planned": 5, "ok": 5, "failed": 0}, ["attempts.jsonl"])
-    broken = [f"{__name__}:{f.__name__}" for f in (crashes, times_out, answers_for_another, scores_45)]
+    broken = [f"{__name__}:{f.__name__}" for f in (crashes, times_out, answers_for_another, scores_45, says_safe)]
     (tmp_path / "silly.yaml").write_text("- say: four out of five, I would say\n")
     (tmp_path / "down.yaml").write_text("- fail: refused_by_server\n")
     silly, down = (ModelConfig(name=f"scripted:{tmp_path / name}.yaml") for name in ("silly", "down"))
     asking = ["strongreject", "wildguard", "harmbench"]
     run = judge_run(tmp_path / "judged", source.path, [*broken, *asking], silly, {"harmbench": down})
     verdicts = run.read("verdicts.jsonl", Verdict)
-    assert run.info["counts"] == {"planned": 35, "ok": 0, "failed": 35}
+    assert run.info["counts"] == {"planned": 40, "ok": 0, "failed": 40}
     assert all(v.score is None and v.error for v in verdicts)
     assert {v.label for v in verdicts} == {"error", "judge_unreadable"}
     found = cells("m", tries, verdicts)
