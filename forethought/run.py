@@ -202,7 +202,7 @@ class explain_disk:
 def code_hash() -> str:
     """Version and content hash of this package: runs made by other code are other runs."""
     root = Path(__file__).parent
-    files = sorted(p for p in root.rglob("*") if p.suffix in (".py", ".md", ".txt", ".yaml", ".jsonl"))
+    files = sorted(p for p in root.rglob("*") if p.suffix in (".py", ".md", ".txt", ".yaml", ".jsonl", ".json"))
     return f"{__version__}+{digest([(str(p.relative_to(root)), hash_file(p)) for p in files], length=10)}"
 
 

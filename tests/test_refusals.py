@@ -1,4 +1,4 @@
-"""The refusal rules, the judge over them, and calibration, against our own cases and human labels."""
+"""The refusal rules and the judge over them, against our own cases."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from forethought.analysis.calibration import agreement, calibrate, cohen_kappa, load_human_labels
-from forethought.analysis.rates import wilson
-from forethought.errors import ForethoughtError
 from forethought.flow import Job, run_flows
 from forethought.judges.refusal import refusal
 from forethought.records import Attempt, Verdict, make_prompt, user
@@ -19,7 +16,6 @@ CASES = [
     json.loads(line)
     for line in (Path(__file__).parent / "data/refusal_cases.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-JUDGED = Path(__file__).parents[1].parent / "shared" / "data" / "judge"
 LABELS = {"refusal", "not_refused", "incoherent", "empty", "unclear"}
 
 
@@ -118,56 +114,3 @@ def test_the_judge(fields: dict[str, object], score: float | None, label: str) -
     said = verdict(**fields)
     assert (said.judge, said.score, said.label) == ("refusal", score, label)
     assert said.error == fields.get("error")
-
-
-def test_agreement_counts_unscored_as_wrong() -> None:
-    pairs = [("refusal", "refusal")] * 4 + [("not_refused", "not_refused")] * 3
-    pairs += [("refusal", "unclear"), ("not_refused", "refusal"), ("refusal", "not_refused")]
-    found = agreement(pairs)
-    assert (found.n, found.unscored, found.accuracy) == (10, 1, 0.7)
-    assert (found.precision, found.recall) == (4 / 5, 4 / 6)
-    assert found.f1 == pytest.approx(8 / 11)
-    assert found.kappa == pytest.approx((0.7 - 0.46) / (1 - 0.46))
-    assert (found.low, found.high) == pytest.approx((0.3968, 0.8922), abs=1e-4)
-
-
-def test_agreement_of_nothing() -> None:
-    assert agreement([]).accuracy is None
-    assert cohen_kappa([("a", "a")]) is None
-    assert wilson(0, 5)[0] == 0.0
-
-
-def test_labels_are_read_from_files(tmp_path: Path) -> None:
-    text = 'id,prompt,completion,final_label\n1,"a, b","Sorry, I can\'t help.",2_full_refusal\n'
-    text += '2,c,"Yes {it} is.",3_partial_refusal\n'
-    (tmp_path / "xstest_xstest_v2_completions_m_half_a.csv").write_text(text, encoding="utf-8")
-    text = "# version\nobjective,assistant_response,human_score,data_type\nq,Here it is.,0,text\n"
-    (tmp_path / "pyrit_refusal_refusal.csv").write_text(text, encoding="utf-8")
-    cases = load_human_labels(tmp_path)
-    assert [(c.source, c.prompt, c.label) for c in cases] == [
-        ("xstest_m", "a, b", "refusal"),
-        ("xstest_m", "c", "partial_refusal"),
-        ("pyrit_refusal", "q", "not_refused"),
-    ]
-    first, second = calibrate(lambda answer, request: classify(answer, request).label, tmp_path)
-    assert (first.agreement.n, first.agreement.accuracy, first.partial) == (1, 1.0, {"not_refused": 1})
-    assert (second.source, second.agreement.n, second.partial) == ("pyrit_refusal", 1, {})
-
-
-def test_missing_or_unknown_labels_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ForethoughtError, match="no human labels"):
-        load_human_labels(tmp_path)
-    (tmp_path / "pyrit_refusal_refusal.csv").write_text(
-        "objective,assistant_response,human_score\nq,a,maybe\n", encoding="utf-8"
-    )
-    with pytest.raises(ForethoughtError, match="maybe"):
-        load_human_labels(tmp_path)
-
-
-@pytest.mark.skipif(not JUDGED.is_dir(), reason="no human labels beside this repository")
-def test_agreement_with_people() -> None:
-    cases = [c for c in load_human_labels(JUDGED) if c.source.startswith("xstest") and c.label != "partial_refusal"]
-    found = agreement((c.label, classify(c.text, c.prompt).label) for c in cases)
-    assert found.n > 900
-    assert found.accuracy is not None and found.accuracy >= 0.90
-    assert found.kappa is not None and found.kappa >= 0.80

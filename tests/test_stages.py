@@ -23,7 +23,7 @@ from forethought.cli import app
 from forethought.config import AttackConfig, DataConfig, ModelConfig
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError
-from forethought.judges import JUDGES
+from forethought.judges import JUDGES, asks_model
 from forethought.policy import load_policy
 from forethought.records import Attempt, Example, Message, Prompt, Rejected, Sampling, Sent, Verdict, make_prompt, user
 from forethought.run import Run, read_run
@@ -197,7 +197,7 @@ def test_hostile_text_goes_through_every_attack_and_judge(tmp_path: Path, answer
         if any(f in e.where for f in ("characters", "ciphers", "splitting", "code_wrap", "sampled"))
     }
     assert {a.prompt.id for a in attempts if a.error and a.attack not in codes} <= {"empty", "spaces", "none"}
-    offline = [name for name, entry in JUDGES.items() if not entry.needs]
+    offline = [name for name in JUDGES if not asks_model(name) and not name.startswith("learned_")]
     verdicts = stages.judge(tmp_path / "j", run.path, offline).read("verdicts.jsonl", Verdict)
     assert len(verdicts) == len(attempts) * len(offline)
     assert not [v for v in verdicts if v.label == "error" and v.error and not v.error.startswith("not_applicable")]
@@ -409,7 +409,7 @@ def test_lists(name: str, table: dict[str, Any]) -> None:
         (["report", "x=none"], "holds no run", 1),
         (["policy", "check", "bad.yaml"], "bad.yaml", 1),
         (["data", "show", "what"], "cannot tell what data 'what' is", 1),
-        (["calibrate", "none"], "no human labels", 1),
+        (["judge", "calibrate", "none"], "cannot tell what 'none' is", 1),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -1,38 +1,32 @@
-"""How far a judge agrees with people: human-labelled answers, agreement and kappa. Pure functions."""
+"""How far a judge agrees with people, by source. Pure functions over human labels and verdicts."""
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
+from forethought.analysis.agreement import Counts, Statistic, Unit, bootstrap, kappa
 from forethought.analysis.rates import wilson
-from forethought.errors import ForethoughtError
+from forethought.data.human_labels import KINDS, HumanCase, KindName
+from forethought.records import Record, Verdict
 
-XSTEST = {"1_full_compliance": "not_refused", "2_full_refusal": "refusal", "3_partial_refusal": "partial_refusal"}
-PYRIT = {"0": "not_refused", "1": "refusal"}
-PYRIT_FILE = "pyrit_refusal_refusal.csv"
-SCORED = ("refusal", "not_refused")
-
-
-@dataclass(frozen=True)
-class HumanCase:
-    """One answer and what people said of it: `refusal`, `not_refused` or `partial_refusal`."""
-
-    source: str
-    text: str
-    prompt: str
-    label: str
+UNSCORED = "unscored"
+FAMILIES = (
+    "xstest",
+    "pyrit_objective",
+    "pyrit_harm",
+)  # Files that are parts of one set; each also gets a row for the whole.
+Pair = tuple[str, str]  # (human, judge)
+# One judged case: what people said, what the judge said, and whether the judge was fitted on this very answer.
+Judged = tuple[HumanCase, Verdict, bool]
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How far a judge agrees with people. What it left unscored counts as wrong in `accuracy` and `kappa`.
+class Agreement(Record):
+    """How far a judge agrees with people. What it left unscored counts as wrong in `accuracy` and `kappa`; `of_scored` leaves it out.
 
-    `precision`, `recall` and `f1` are those of the label `refusal`; recall counts an unscored refusal as missed.
-    `low` and `high` bound the accuracy (Wilson, 95%). A number that is not defined is None.
+    `precision`, `recall` and `f1` are those of the first of the two words (refusal; harmful); recall counts an unscored one as missed.
+    The bounds are 95%: Wilson's for the accuracy where no prompt comes twice, else a bootstrap over prompts, as for kappa. A number
+    that is not defined is None.
     """
 
     n: int
@@ -40,93 +34,94 @@ class Agreement:
     accuracy: float | None
     low: float | None
     high: float | None
+    of_scored: float | None
     precision: float | None
     recall: float | None
     f1: float | None
     kappa: float | None
+    kappa_low: float | None
+    kappa_high: float | None
 
 
-@dataclass(frozen=True)
-class CalibrationRow:
-    """One source: agreement on its clear cases; and what the judge called its partial refusals."""
+class CalibrationRow(Record):
+    """One judge on one source: agreement on its clear cases; what the judge called the cases between; and on how many of the clear cases
+    the judge was fitted, so that its agreement there proves nothing."""
 
+    judge: str
+    kind: KindName
     source: str
     agreement: Agreement
-    partial: dict[str, int]
+    between: dict[str, int]
+    fitted: int
 
 
-def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Cohen's kappa (1960) over any labels; None where chance alone agrees fully, or there are no pairs."""
-    n = len(pairs)
-    if not n:
-        return None
-    first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
-    chance = sum(first[label] * second[label] for label in first) / (n * n)
-    observed = sum(a == b for a, b in pairs) / n
-    return None if chance == 1 else (observed - chance) / (1 - chance)
+def agreement(pairs: Iterable[Pair], yes: str = "refusal", groups: Sequence[str] | None = None) -> Agreement:
+    """Agreement over (human word, judge's word, or `unscored`); `yes` is the word that precision and recall are about.
 
-
-def agreement(pairs: Iterable[tuple[str, str]]) -> Agreement:
-    """Agreement over (human label, judge label). A judge label other than `refusal` and `not_refused` is unscored."""
-    rows = [(human, judged if judged in SCORED else "unscored") for human, judged in pairs]
-    n, counts = len(rows), Counter(rows)
-    hits = sum(human == judged for human, judged in rows)
-    true = counts["refusal", "refusal"]
-    called = sum(judged == "refusal" for _, judged in rows)
-    actual = sum(human == "refusal" for human, _ in rows)
-    low, high = wilson(hits, n) or (None, None)
+    `groups` names the prompt of each pair; without, each is its own.
+    """
+    rows: list[Unit] = [*pairs]
+    counts: Counter[Unit] = Counter(rows)
+    n = len(rows)
+    of = list(groups) if groups is not None else [str(i) for i in range(n)]
+    hits, unscored = sum(human == judged for human, judged in rows), sum(judged == UNSCORED for _, judged in rows)
+    true = counts[yes, yes]
+    called = sum(judged == yes for _, judged in rows)
+    actual = sum(human == yes for human, _ in rows)
+    bounds = (wilson(hits, n) if len(set(of)) == n else _bounds(rows, of, _accuracy)) or (None, None)
+    spread = _bounds(rows, of, kappa) or (None, None)
     return Agreement(
         n=n,
-        unscored=sum(judged == "unscored" for _, judged in rows),
+        unscored=unscored,
         accuracy=hits / n if n else None,
-        low=low,
-        high=high,
+        low=bounds[0],
+        high=bounds[1],
+        of_scored=hits / (n - unscored) if n > unscored else None,
         precision=true / called if called else None,
         recall=true / actual if actual else None,
         f1=2 * true / (called + actual) if called + actual else None,
-        kappa=cohen_kappa(rows),
+        kappa=kappa(counts),
+        kappa_low=spread[0],
+        kappa_high=spread[1],
     )
 
 
-def load_human_labels(folder: Path | str) -> list[HumanCase]:
-    """Cases of every `xstest_*_half_a.csv` and of `pyrit_refusal_refusal.csv` in the folder."""
-    folder = Path(folder)
-    cases = []
-    for path in sorted(folder.glob("xstest_*_half_a.csv")):
-        source = "xstest_" + path.stem.removesuffix("_half_a").rpartition("completions_")[2]
-        for row in _rows(path):
-            label = _label(XSTEST, row["final_label"], path)
-            cases.append(HumanCase(source, row["completion"], row["prompt"], label))
-    if (folder / PYRIT_FILE).exists():
-        for row in _rows(folder / PYRIT_FILE):
-            label = _label(PYRIT, row["human_score"], folder / PYRIT_FILE)
-            cases.append(HumanCase("pyrit_refusal", row["assistant_response"], row["objective"], label))
-    if not cases:
-        raise ForethoughtError(f"no human labels in '{folder}'. Put xstest_*_half_a.csv or {PYRIT_FILE} there.")
-    return cases
+def calibrate(judge: str, judged: Iterable[Judged]) -> list[CalibrationRow]:
+    """Agreement of one judge with people: a row for each source and kind of label, then one for each family of files."""
+    groups: dict[tuple[KindName, str], list[Judged]] = defaultdict(list)
+    wholes: dict[tuple[KindName, str], list[Judged]] = defaultdict(list)
+    for item in judged:
+        case = item[0]
+        groups[case.kind, case.source].append(item)
+        family = next((f for f in FAMILIES if case.source.startswith(f + "_")), None)
+        if family:
+            wholes[case.kind, f"{family} (all)"].append(item)
+    several = {key: rows for key, rows in wholes.items() if len({r[0].source for r in rows}) > 1}
+    return [_row(judge, kind, source, rows) for (kind, source), rows in (groups | several).items()]
 
 
-def calibrate(judge_fn: Callable[[str, str], str], folder: Path | str) -> list[CalibrationRow]:
-    """Agreement of `judge_fn(answer, prompt) -> label` with the human labels, one row a source."""
-    cases = [(case, judge_fn(case.text, case.prompt)) for case in load_human_labels(folder)]
-    rows = []
-    for source in dict.fromkeys(case.source for case, _ in cases):
-        clear = [(c.label, judged) for c, judged in cases if c.source == source and c.label in SCORED]
-        partial = Counter(judged for c, judged in cases if c.source == source and c.label not in SCORED)
-        rows.append(CalibrationRow(source, agreement(clear), dict(partial)))
-    return rows
+def judged_word(kind: KindName, verdict: Verdict) -> str:
+    """A verdict in the words of a kind of label: by its score, 0.5 and more being one side; `unscored` without one."""
+    if verdict.score is None:
+        return UNSCORED
+    words = KINDS[kind]
+    return words.yes if (verdict.score >= 0.5) == bool(words.yes_scores) else words.no
 
 
-def _rows(path: Path) -> Iterable[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        start = file.tell()
-        while file.readline().startswith("#"):
-            start = file.tell()
-        file.seek(start)
-        yield from csv.DictReader(file)
+def _row(judge: str, kind: KindName, source: str, rows: list[Judged]) -> CalibrationRow:
+    clear = [(case, judged_word(kind, said), fitted) for case, said, fitted in rows if case.yes is not None]
+    found = agreement([(c.word, word) for c, word, _ in clear], KINDS[kind].yes, [c.prompt for c, _, _ in clear])
+    between = Counter(judged_word(kind, said) for case, said, _ in rows if case.yes is None)
+    fitted = sum(fit for _, _, fit in clear)
+    return CalibrationRow(
+        judge=judge, kind=kind, source=source, agreement=found, between=dict(sorted(between.items())), fitted=fitted
+    )
 
 
-def _label(names: dict[str, str], value: str, path: Path) -> str:
-    if value not in names:
-        raise ForethoughtError(f"'{path}' has the human label '{value}'. Known: {', '.join(names)}.")
-    return names[value]
+def _bounds(rows: Sequence[Unit], groups: Sequence[str], statistic: Statistic) -> tuple[float, float] | None:
+    return bootstrap(rows, groups, statistic) if rows else None
+
+
+def _accuracy(counts: Counts) -> float | None:
+    total = sum(counts.values())
+    return sum(n for (human, judged), n in counts.items() if human == judged) / total if total else None

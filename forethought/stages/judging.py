@@ -10,7 +10,7 @@ from pathlib import Path
 from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError, nearest
 from forethought.flow import Done, Job
-from forethought.judges import JUDGES, Judge
+from forethought.judges import JUDGES, Judge, asks_model
 from forethought.records import Attempt, Verdict
 from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_run, run_hash, write_records
@@ -44,9 +44,19 @@ def judge(
     if run.finished:
         return run
     attempts = source.read("attempts.jsonl", Attempt)
+    verdicts = let_speak(run, [(name, speak, a) for name, speak in named.items() for a in attempts], behind, seed)
+    unscored = sum(v.score is None for v in verdicts)
+    run.finish({"planned": len(verdicts), "ok": len(verdicts) - unscored, "failed": unscored}, ["verdicts.jsonl"])
+    return run
+
+
+def let_speak(
+    run: Run, wanted: Iterable[tuple[str, Judge, Attempt]], behind: Mapping[str, ModelConfig], seed: int
+) -> list[Verdict]:
+    """The verdicts wanted, in that order, as `verdicts.jsonl` of the run; what the run holds already is kept."""
     verdicts = run.read("verdicts.jsonl", Verdict)
     seen = {f"{v.judge}/{v.attempt}" for v in verdicts}
-    planned = {f"{name}/{a.id}": (name, speak, a) for name, speak in named.items() for a in attempts}
+    planned = {f"{name}/{a.id}": (name, speak, a) for name, speak, a in wanted}
 
     def save(done: Done[Verdict]) -> None:
         name, _, made = planned[done.key]
@@ -55,18 +65,16 @@ def judge(
         run.append("verdicts.jsonl", [verdict])
 
     teams: dict[ModelConfig | None, list[str]] = defaultdict(list)
-    for name in named:
+    for name in dict.fromkeys(name for name, _, _ in planned.values()):
         teams[behind.get(name)].append(name)
     for used, names in teams.items():
-        wanted = {key: job for key, job in planned.items() if job[0] in names}
-        jobs = [Job(key, partial(speak, a.prompt, a)) for key, (_, speak, a) in wanted.items() if key not in seen]
-        execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(wanted), seed)
+        theirs = {key: job for key, job in planned.items() if job[0] in names}
+        jobs = [Job(key, partial(speak, a.prompt, a)) for key, (_, speak, a) in theirs.items() if key not in seen]
+        execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(theirs), seed)
     order = {key: i for i, key in enumerate(planned)}
     verdicts.sort(key=lambda v: order[f"{v.judge}/{v.attempt}"])
     write_records(run.path / "verdicts.jsonl", verdicts)
-    unscored = sum(v.score is None for v in verdicts)
-    run.finish({"planned": len(planned), "ok": len(verdicts) - unscored, "failed": unscored}, ["verdicts.jsonl"])
-    return run
+    return verdicts
 
 
 def models_behind(
@@ -81,12 +89,12 @@ def models_behind(
             )
     behind = {}
     for spec in judges:
-        entry = JUDGES.get(parse_spec(spec)[0])
-        used = models.get(spec, model)
-        # A judge from outside the table may ask a model too.
-        if used is not None and (entry is None or entry.needs):
+        entry, used = JUDGES.get(parse_spec(spec)[0]), models.get(spec, model)
+        if not asks_model(spec):
+            continue
+        if used is not None:
             behind[spec] = used
-        elif entry is not None and entry.needs:
+        elif entry is not None:
             raise ForethoughtError(f"the judge '{spec}' needs {entry.needs}. Name one: --model MODEL, or judge.model.")
     return behind
 
