@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forethought import __version__
-from forethought.cli import attack, chat, data, experiment, judge, policy, report, styles, synth, train
+from forethought.cli import attack, chat, check, data, experiment, judge, policy, report, styles, synth, train
 from forethought.errors import ForethoughtError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ COMMANDS = (
     judge.judge,
     judge.calibrate,
     report.report,
+    check.check,
     chat.chat,
 )
 for command in COMMANDS:
