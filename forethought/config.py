@@ -14,7 +14,8 @@ from forethought.registry import read_value
 
 
 class DataConfig(Record):
-    """Where prompts come from. `take` draws at most that many of each label, the same ones for the same seed."""
+    """Where prompts come from. `take` draws at most that many of each label, the same ones for the same seed; `more` holds further
+    sources whose prompts come after these."""
 
     source: str = "starter"
     path: str | None = None
@@ -22,6 +23,7 @@ class DataConfig(Record):
     columns: dict[str, str] = Field(default_factory=dict)
     values: dict[str, str] = Field(default_factory=dict)
     take: dict[Label, Annotated[int, Field(ge=0)]] | None = None
+    more: tuple[DataConfig, ...] = ()
 
 
 class ModelConfig(Record):

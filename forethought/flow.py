@@ -123,14 +123,15 @@ def run_flows(
     cache: Cache | None = None,
     active: int = 512,
     salt: str = "",
+    heard: Callable[[int], None] = lambda replies: None,
 ) -> Iterator[Done[T]]:
     """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`.
 
-    `salt` goes into the cache keys of models that are not pinned (a server may change its weights under the same name).
+    `heard` is told how many replies each step of the models brought, since long flows end late. `salt` goes into the cache keys of models that are not pinned (a server may change its weights under the same name).
     Jobs are started lazily, so `jobs` may be a long generator. ForethoughtError (a dead server, an unknown role) is not
     caught: it stops the run, and what was yielded before is kept by the caller.
     """
-    driver = _Driver[T](models, seed, cache, salt)
+    driver = _Driver[T](models, seed, cache, salt, heard)
     source = iter(jobs)
     try:
         while True:
@@ -151,8 +152,10 @@ def run_flows(
 class _Driver(Generic[T]):
     """Flows that wait for replies, by the cache key of what they asked: who asks what is already in flight waits for the same reply."""
 
-    def __init__(self, models: Mapping[str, Model], seed: int, cache: Cache | None, salt: str) -> None:
-        self.models, self.seed, self.cache, self.salt = models, seed, cache, salt
+    def __init__(
+        self, models: Mapping[str, Model], seed: int, cache: Cache | None, salt: str, heard: Callable[[int], None]
+    ) -> None:
+        self.models, self.seed, self.cache, self.salt, self.heard = models, seed, cache, salt, heard
         self.waiting: dict[str, list[_Live[T]]] = {}
         self.tickets: dict[int, tuple[str, Model]] = {}
         self.alive = 0
@@ -221,6 +224,7 @@ class _Driver(Generic[T]):
         """Let every model that is asked something work once. One alone may be waited for; of several none holds up the others."""
         asked = list({id(model): model for _, model in self.tickets.values()}.values())
         replies = [r for m in asked for r in m.step(block=len(asked) == 1) if r[0] in self.tickets]
+        self.heard(len(replies))
         if not replies and len(asked) > 1:
             time.sleep(0.001)
         keyed = [(self.tickets.pop(ticket)[0], reply) for ticket, reply in replies]

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from datasets.exceptions import DatasetNotFoundError
 
+from forethought.cli.common import read_prompts
 from forethought.config import DataConfig
 from forethought.data import draw, load_prompts, parse_data
 from forethought.errors import ForethoughtError
@@ -260,6 +261,18 @@ def hub(monkeypatch: pytest.MonkeyPatch, given: Any, path: str = "owner/name:sub
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     config = DataConfig(source="hub", path=path, columns={"text": "q"}, values={"label": "harmful"})
     return load_prompts(config), asked[0]
+
+
+def test_several_sources_are_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Goal\nOne\nTwo\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "Three", "label": "benign"}\n{"text": "One", "label": "harmful"}\n')
+    both = f"{tmp_path}/a.csv(text=Goal, label=harmful),{tmp_path}/b.jsonl"
+    assert [p.text for p in read_prompts(both, None, None, None, 0)] == ["One", "Two", "Three"]
+    drawn = read_prompts(both, "harmful=1", None, None, 0)  # One of each source.
+    assert [p.source for p in drawn] == ["a.csv", "b.jsonl"] or [p.text for p in drawn] == ["One"]
+    (tmp_path / "b.jsonl").write_text('{"text": "One", "label": "benign"}\n')
+    with pytest.raises(ForethoughtError, match="labelled both"):
+        read_prompts(both, None, None, None, 0)
 
 
 def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:

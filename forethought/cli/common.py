@@ -15,8 +15,12 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that
 System = Annotated[str | None, typer.Option(help="System prompt the target is deployed with.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, for local models.")]
 PolicyName = Annotated[str, typer.Option("--policy", "-p", help="A shipped policy, or a YAML file.")]
-Data = Annotated[str, typer.Option(help="starter, starter:SPLIT, a file, or a public set (NAME or NAME:PATH).")]
-Take = Annotated[str | None, typer.Option(help="How many prompts of each label, for example harmful=24,benign=24.")]
+Data = Annotated[
+    str, typer.Option(help="starter, starter:SPLIT, a file, or a public set (NAME or NAME:PATH); several: A,B.")
+]
+Take = Annotated[
+    str | None, typer.Option(help="How many prompts of each label and source, for example harmful=24,benign=24.")
+]
 ListIt = Annotated[bool, typer.Option("--list", help="List what there is, and exit.")]
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where a file names its columns otherwise.")
@@ -40,6 +44,7 @@ def model_config(name: str, system: str | None, dtype: str, concurrency: int = 3
 def read_prompts(
     data: str, take: str | None, column: list[str] | None, value: list[str] | None, seed: int, few: str | None = None
 ) -> list[Any]:
+    """Prompts of one data spec, or of several separated by commas; `take`, `column` and `value` hold for each."""
     from pydantic import ValidationError
 
     from forethought.config import DataConfig, describe_validation
@@ -47,13 +52,14 @@ def read_prompts(
 
     if data.startswith("starter:test") and take is None and few:
         take = few
-    config = parse_data(data).model_dump()
-    config["columns"] |= pairs(column or [])
-    config["values"] |= pairs(value or [])
-    if take:
-        config["take"] = pairs(commas(take))
+    configs = [parse_data(part).model_dump() for part in commas(data) or [data]]
+    for config in configs:
+        config["columns"] |= pairs(column or [])
+        config["values"] |= pairs(value or [])
+        if take:
+            config["take"] = pairs(commas(take))
     try:
-        return load_prompts(DataConfig.model_validate(config), seed)
+        return load_prompts(DataConfig.model_validate(configs[0] | {"more": configs[1:]}), seed)
     except ValidationError as error:
         raise ForethoughtError(describe_validation(error, DataConfig)) from error
 

@@ -38,6 +38,9 @@ def load_prompts(config: DataConfig, seed: int = 0) -> list[Prompt]:
 
     Raises ForethoughtError for an unknown source, no rows at all, two rows of the same text with different labels, or one id on two texts.
     """
+    if config.more:
+        alone = config.model_copy(update={"more": ()})
+        return _unique([prompt for one in (alone, *config.more) for prompt in load_prompts(one, seed)])
     entry = SOURCES.get("public" if config.source in public_sets() else config.source)
     if entry is None:
         known = {*SOURCES, *public_sets()}

@@ -70,19 +70,29 @@ def execute(
     if meter:
         models = {r: Metered(m, meter) if roles[r].name.startswith("openai:") else m for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
-    errors, first = 0, total - len(jobs)
+    errors, replies, first = 0, 0, total - len(jobs)
     parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
+
+    def heard(number: int) -> None:
+        nonlocal replies
+        replies += number
+        bar.advance(0, note())
+
+    def note() -> str:
+        return ", ".join(filter(None, (f"{replies} replies" if replies else "", f"{errors} failed" if errors else "")))
+
     try:
         with progress(label, total, "done", first) as bar:
             for number, part in enumerate(parts):
                 if meter and number:
                     run.log(f"estimate: {meter.estimate(bar.done, total)} for {total} prompts")
-                for done in run_flows(part, models, seed=seed, cache=cache, salt=str(run.info["started"])):
+                salt = str(run.info["started"])
+                for done in run_flows(part, models, seed=seed, cache=cache, salt=salt, heard=heard):
                     errors += done.error is not None
                     if done.error is not None:
                         run.log(f"{done.key}: {done.error}")
                     save(done)
-                    bar.advance(note=f"{errors} failed" if errors else "")
+                    bar.advance(note=note())
     except BaseException:
         # Whatever is still queued belongs to the run that stopped here.
         unload()
