@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forethought.errors import ForethoughtError
-from forethought.records import Message, Messages, SplitStatus
+from forethought.records import Message, Messages, Reply, SplitStatus
 
 OPEN, CLOSE = "<think>", "</think>"
 PROBE = "Zq7"
@@ -62,6 +62,13 @@ def render_prompt(tokenizer: Tokenizer, messages: Messages) -> str:
 def opens_thought(prompt: str) -> bool:
     """Whether the rendered prompt leaves a thought open, as templates that prefill `<think>` do."""
     return prompt.rfind(OPEN) > prompt.rfind(CLOSE) and not prompt[prompt.rfind(OPEN) + len(OPEN) :].strip()
+
+
+def continue_prompt(prompt: str, prefix: str) -> str:
+    """The rendered prompt and the words put into the model's mouth. A thought that the template has opened is not opened again."""
+    if prefix.startswith(OPEN) and opens_thought(prompt):
+        return prompt.rstrip() + prefix.removeprefix(OPEN)
+    return prompt + prefix
 
 
 def render_completion(prompt: str, reasoning: str | None, answer: str, end: str) -> str:
@@ -176,6 +183,27 @@ def split(text: str, opened: bool = False) -> Split:
     if head.strip() or OPEN in thought or CLOSE in thought:
         return Split(reasoning, answer, "repeated")
     return Split(reasoning, answer, "ok") if reasoning else Split(None, answer, "no_think")
+
+
+def raw_reply(prefix: str, reply: Reply) -> str:
+    """Everything after the generation prompt, the prefix included; and the opening tag, where the template has set it."""
+    opened = reply.opened and not prefix.startswith(OPEN)
+    return (f"{OPEN}\n" if opened else "") + prefix + reply.text
+
+
+def decision_point(raw: str, prefix: str = "") -> str | None:
+    """`raw` up to where its answer begins: after the last thought, or after `prefix` where that has closed the thought or there is
+    none. None where the last thought is never closed."""
+    at = raw.rfind(CLOSE)
+    if raw.rfind(OPEN) > at:
+        return None
+    if at < 0:
+        return prefix
+    end = at + len(CLOSE)
+    white = raw[end : len(raw) - len(raw[end:].lstrip())]
+    point = raw[:end] + (white or "\n\n")
+    begun = raw[: raw.find(prefix) + len(prefix)] if prefix else ""
+    return begun if len(begun) > end else point
 
 
 def check_rows(

@@ -171,3 +171,24 @@ class Verdict(Record):
     label: str
     raw: str = ""
     error: str | None = None
+
+
+class Look(Record):
+    """One look at the point where an answer begins. `refusing` and `complying` are log-probabilities (nats) of beginning so, each the
+    mean over several wordings; `reasoning` is the thought before it, where one was sampled for this."""
+
+    log_odds: float | None
+    refusing: float | None = None
+    complying: float | None = None
+    reasoning: str | None = None
+    error: str | None = None
+
+
+class Score(Record):
+    """The log-odds of refusing at the decision point of one attempt, averaged over the looks that could be scored; None where none
+    could, and `error` then says why."""
+
+    attempt: str
+    log_odds: float | None
+    looks: tuple[Look, ...] = ()
+    error: str | None = None

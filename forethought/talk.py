@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from forethought.chat import OPEN, split
+from forethought.chat import raw_reply, split
 from forethought.flow import Ask, Done, Flow, Job, run_flows
 from forethought.models import load_model
 from forethought.records import Message, Messages, Reply, Sampling
@@ -32,7 +32,7 @@ def talk(model: str, system: str | None, max_tokens: int) -> None:
                 print(f"no reply: {done.error}")
                 history = history[:-1]
                 continue
-            parts = split((f"{OPEN}\n" if done.value.opened else "") + done.value.text)
+            parts = split(raw_reply("", done.value))
             if parts.reasoning:
                 thought = f"[thinks] {parts.reasoning}"
                 print(f"{DIM}{thought}{PLAIN}" if styled else thought)

@@ -112,6 +112,55 @@ def test_choose_scores_like_brute_force(model: HFModel) -> None:
         assert logprob == pytest.approx(expected, abs=1e-4)
 
 
+def chosen(model: HFModel, questions: list[Choose]) -> list[Logprobs]:
+    def flow(question: Choose) -> Flow[Logprobs]:
+        found = yield question
+        assert isinstance(found, Logprobs)
+        return found
+
+    jobs = [Job(str(i), lambda q=q: flow(q)) for i, q in enumerate(questions)]
+    found = {d.key: d.value for d in run_flows(jobs, {"target": model})}
+    return [found[str(i)] for i in range(len(questions))]  # type: ignore[misc]
+
+
+def test_choose_encodes_an_option_as_part_of_the_text(model: HFModel) -> None:
+    """Where a token spans the end of the prefix, options differ by the log-probability of the whole text as it is tokenized."""
+    options = ("ead and salt", "own rice", "ass band")
+    question = Choose("target", user("What do you like?"), options, prefix="I like br")
+    text = model.render(question)
+    encode = lambda words: model.tokenizer(words, add_special_tokens=False)["input_ids"]
+    wholes = [encode(text + option) for option in options]
+    assert any(whole[: len(encode(text))] != encode(text) for whole in wholes)
+    sums = []
+    for ids in wholes:
+        with torch.no_grad():
+            logits = model.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        sums.append(sum(float(logits[i, token]) for i, token in enumerate(ids[1:])))
+    (found,) = chosen(model, [question])
+    for i in (1, 2):
+        assert found.logprobs[i] - found.logprobs[0] == pytest.approx(sums[i] - sums[0], abs=1e-3)
+
+
+def test_choosing_does_not_depend_on_neighbours(tiny: Path) -> None:
+    """Alone, in a crowd, among replies, in another order, with the head read before or not: identical."""
+    shots = (Message(role="user", content="say a word " * 5), Message(role="assistant", content="bread"))
+    options = (" yes", " no, never", " perhaps it is so")
+    questions = [Choose("target", (*head, *user(t)), options, "A:") for head in (shots, ()) for t in TEXTS[:4]]
+    crowd = chosen(load_hf(str(tiny)), questions)
+    assert chosen(load_hf(str(tiny)), questions[::-1])[::-1] == crowd
+    assert [chosen(load_hf(str(tiny)), [q])[0] for q in questions[::3]] == crowd[::3]
+
+
+def test_choosing_packed_and_apart_agree(tiny: Path) -> None:
+    """Options in one masked row, and one row an option as for architectures that take no mask of ours."""
+    model, apart = load_hf(str(tiny)), load_hf(str(tiny))
+    apart.slotted = False
+    for options in ((" yes", " no, never", " perhaps it is so"), (" a", " b"), (" one and only",)):
+        question = Choose("target", user("Is bread good?"), options, prefix="A:")
+        (one,), (two,) = chosen(model, [question]), chosen(apart, [question])
+        assert one.tokens == two.tokens and one.logprobs == pytest.approx(two.logprobs, abs=1e-4)
+
+
 def test_prefix_is_continued(model: HFModel) -> None:
     """The reply after a prefix that is the model's own first words is the rest of what it says anyway."""
     whole = replies(model, ["bake"], sampling=Sampling(max_tokens=10))["bake"].value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from dataclasses import replace
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as hf_logging
 
-from forethought.chat import encode_prompt, opens_thought, render_prompt, stop_ids, with_system
+from forethought.chat import continue_prompt, encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Logprobs, Question
 from forethought.models.decode import ATTENTION, Decoder, Row
@@ -46,15 +47,16 @@ class HFModel:
             self.context: Decoder(model, self.stops, LONG_SLOTS),
         }
         self._singles: deque[Row] = deque()
-        self._choices: deque[tuple[int, Choose, list[int], int]] = deque()
+        self._choices: deque[tuple[int, list[int], int, list[list[int]]]] = deque()
         self._failed: list[Result] = []
 
     def render(self, question: Question) -> str:
         """The text before the first generated token. AskFailed where the template cannot render this conversation."""
         try:
-            return render_prompt(self.tokenizer, with_system(question.messages, self.system)) + question.prefix
+            prompt = render_prompt(self.tokenizer, with_system(question.messages, self.system))
         except ForethoughtError as error:
             raise AskFailed("bad_prompt", str(error)) from error
+        return continue_prompt(prompt, question.prefix)
 
     def fingerprint(self, question: Question) -> str:
         return digest(self.render(question))
@@ -62,14 +64,17 @@ class HFModel:
     def submit(self, ticket: int, question: Question, seed: int) -> None:
         text = self.render(question)
         ids = encode_prompt(self.tokenizer, text)
-        room = question.sampling.max_tokens if isinstance(question, Ask) else 1
+        tails: list[list[int]] = []
+        if isinstance(question, Choose):
+            ids, tails = self._tails(text, ids, question.options)
+        room = question.sampling.max_tokens if isinstance(question, Ask) else max(map(len, tails))
         if len(ids) + room > self.context:
             message = f"{len(ids)} prompt tokens and {room} new ones exceed the context of {self.context}"
             self._failed.append((ticket, AskFailed("too_long", message)))
         elif isinstance(question, Choose):
-            self._choices.append((ticket, question, ids, self._head(question, ids)))
+            self._choices.append((ticket, ids, self._head(question, ids), tails))
         else:
-            opened = opens_thought(text.removesuffix(question.prefix) if question.prefix else text)
+            opened = opens_thought(self.render(replace(question, prefix="")))
             row = Row(ticket, ids, question.sampling, seed, opened, self._head(question, ids))
             if not self.slotted:
                 self._singles.append(row)
@@ -89,8 +94,8 @@ class HFModel:
     def step(self, block: bool = True) -> list[Result]:
         done, self._failed = self._failed, []
         if self._choices:
-            ticket, question, ids, head = self._choices.popleft()
-            return [*done, (ticket, self._score(ids, head if self.slotted else 0, question.options))]
+            ticket, ids, head, tails = self._choices.popleft()
+            return [*done, (ticket, self._score(ids, head if self.slotted else 0, tails))]
         if self._singles:
             return [*done, self._generate(self._singles.popleft())]
         for decoder in self._decoders.values():
@@ -105,32 +110,33 @@ class HFModel:
         text = self.tokenizer.decode(row.out, skip_special_tokens=True)
         return reply.model_copy(update={"text": text, "opened": row.opened})
 
-    @torch.inference_mode()
-    def _score(self, ids: list[int], head: int, options: tuple[str, ...]) -> Logprobs:
-        """Sum of log p of each option's tokens after `ids`. The prompt is read once for all of them."""
-        encoded = [encode_prompt(self.tokenizer, option) for option in options]
-        if any(not option for option in encoded):
+    def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], list[list[int]]]:
+        """(ids of the prompt, ids of each option after it). Prompt and option are encoded together, as a training row is: many
+        tokenizers cut `\\n\\n` before a word otherwise than at the end of a text. What then differs begins the tails."""
+        wholes = [encode_prompt(self.tokenizer, text + option) for option in options]
+        agreed = (len(set(column)) == 1 for column in zip(ids, *wholes, strict=False))
+        cut = sum(itertools.takewhile(bool, agreed))
+        if any(len(whole) <= cut for whole in wholes):
             raise ForethoughtError("cannot score an empty option.")
-        device = self.model.device
+        return wholes[0][:cut], [whole[cut:] for whole in wholes]
+
+    @torch.inference_mode()
+    def _score(self, ids: list[int], head: int, tails: list[list[int]]) -> Logprobs:
+        """Sum of log p of each tail's tokens after `ids`. The prompt is read once for all of them."""
         first = self.model(
-            input_ids=torch.tensor([ids[head:]], device=device),
+            input_ids=torch.tensor([ids[head:]], device=self.model.device),
             past_key_values=self._decoders[SHORT].head(tuple(ids[:head])) if head else DynamicCache(),
             use_cache=True,
             logits_to_keep=1,
         )
         start = first.logits[0, -1].float().log_softmax(-1)
-        cache = first.past_key_values
-        cache.batch_repeat_interleave(len(options))
-        width = max(map(len, encoded))
-        padded = torch.tensor([o + [0] * (width - len(o)) for o in encoded], device=device)
-        positions = torch.arange(len(ids), len(ids) + width, device=device)[None].expand(len(options), -1)
-        logits = self.model(input_ids=padded, position_ids=positions, past_key_values=cache, use_cache=True).logits
-        table = logits.float().log_softmax(-1)
-        sums = [
-            float(start[o[0]]) + sum(float(table[i, j, token]) for j, token in enumerate(o[1:]))
-            for i, o in enumerate(encoded)
-        ]
-        return Logprobs(tuple(sums), tuple(map(len, encoded)))
+        sums = [float(start[tail[0]]) for tail in tails]
+        read = _read_packed if self.slotted else _read_apart
+        # What comes after a tail's last token is not asked, so that token is not read.
+        tables = read(self.model, first.past_key_values, len(ids), [tail[:-1] for tail in tails])
+        for i, (tail, table) in enumerate(zip(tails, tables, strict=True)):
+            sums[i] += sum(float(table[j, token]) for j, token in enumerate(tail[1:]))
+        return Logprobs(tuple(sums), tuple(map(len, tails)))
 
     @torch.inference_mode()
     def _generate(self, row: Row) -> Result:
@@ -157,6 +163,39 @@ class HFModel:
         return row.ticket, self._finish(row, reply)
 
 
+def _read_packed(model: PreTrainedModel, cache: Any, past: int, parts: list[list[int]]) -> tuple[torch.Tensor, ...]:
+    """Log-probabilities [length, vocabulary] after each token of each part. All parts are one row in which a part sees the prompt
+    (`past` tokens in `cache`) and itself, so that the cache is not copied for each."""
+    lengths = [len(part) for part in parts]
+    if not any(lengths):
+        return tuple(torch.empty(0, 0) for _ in parts)
+    device = model.device
+    owner = torch.tensor([i for i, n in enumerate(lengths) for _ in range(n)], device=device)
+    place = torch.tensor([j for n in lengths for j in range(n)], device=device)
+    sees = (owner[:, None] == owner) & (place[:, None] >= place)
+    mask = torch.cat([sees.new_ones(len(owner), past), sees], dim=1)
+    logits = model(
+        input_ids=torch.tensor([[token for part in parts for token in part]], device=device),
+        position_ids=(past + place)[None],
+        attention_mask=mask[None, None],
+        past_key_values=cache,
+        use_cache=True,
+    ).logits[0]
+    return logits.float().log_softmax(-1).split(lengths)  # type: ignore[no-any-return]
+
+
+def _read_apart(model: PreTrainedModel, cache: Any, past: int, parts: list[list[int]]) -> tuple[torch.Tensor, ...]:
+    """The same for architectures that take no mask of ours: one padded row a part, each with a copy of the cache."""
+    width = max(map(len, parts))
+    if not width:
+        return tuple(torch.empty(0, 0) for _ in parts)
+    cache.batch_repeat_interleave(len(parts))
+    padded = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=model.device)
+    positions = torch.arange(past, past + width, device=model.device)[None].expand(len(parts), -1)
+    logits = model(input_ids=padded, position_ids=positions, past_key_values=cache, use_cache=True).logits
+    return tuple(logits.float().log_softmax(-1))
+
+
 def load_hf(source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32") -> HFModel:
     """Load from a directory or the hub (`ID@REVISION`); an adapter is merged into the weights.
 
@@ -173,7 +212,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-3")
+    identity = digest(weights, dtype, device, "slots-4")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 

@@ -2,6 +2,7 @@
 
 from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.judging import judge
+from forethought.stages.scoring import score
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
 from forethought.stages.synthesis import import_data, synth
 from forethought.stages.training import train
@@ -14,6 +15,7 @@ __all__ = [
     "import_data",
     "judge",
     "load",
+    "score",
     "synth",
     "train",
     "unload",

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from forethought.attacks import Attack, load_attack
-from forethought.chat import OPEN, split
+from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Done, Flow, Job
@@ -93,7 +93,7 @@ def attempt_flow(name: str, make: Attack, prompt: Prompt, sampling: Sampling) ->
                 continue
             assert isinstance(answered, Reply)
             reply = answered
-        raw = (f"{OPEN}\n" if reply.opened else "") + one.prefix + reply.text
+        raw = raw_reply(one.prefix, reply)
         parts = split(raw)
         attempts.append(
             base.model_copy(

@@ -1,0 +1,137 @@
+"""`forethought analyze`: measures that go beyond a judge's yes and no."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forethought.cli.common import Overwrite, Seed, wrote
+from forethought.cli.tables import Row, as_csv, interval, print_table
+from forethought.errors import ForethoughtError
+
+analyze_app = typer.Typer(
+    no_args_is_help=True,
+    help="Measures that go beyond a judge's yes and no. Example: `forethought analyze score runs/attack-scot`",
+)
+Fpr = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Also print the attack success at this over-refusal (say, another model's)."),
+]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the tables to this file.")]
+
+
+@analyze_app.command("score")
+def score(
+    attempts: Annotated[Path, typer.Argument(help="An attack run on a local model.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
+    ] = None,
+    thinks: Annotated[
+        bool | None,
+        typer.Option("--thinks/--plain", help="Whether the model thinks first; default: as its replies show."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Thoughts a request; 1 is the greedy one.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.01, help="At which several thoughts are drawn.")] = 1.0,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest thought; default: as in the attack run.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Log-odds of refusing where the answer begins, for every attempt of an attack run: a score without a threshold or a judge.
+
+    Example: `forethought analyze score runs/attack-scot`
+    """
+    from forethought import stages
+
+    where = out or attempts.with_name(f"{attempts.name}-scored")
+    made = stages.score(
+        where,
+        attempts,
+        thinking=thinks,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    config = made.info["config"]
+    print(f"score: {'after the thought' if config['thinks'] else 'at the first token'}, {config['target']['name']}")
+    for key, count in made.info["counts"].items():
+        print(f"  {key}: {count}")
+    _print_separations([made.path], None, None)
+    wrote(made.path, f"forethought analyze auroc {made.path}")
+
+
+@analyze_app.command("auroc")
+def auroc(
+    scored: Annotated[list[Path], typer.Argument(help="Score runs; the first is compared with each of the others.")],
+    fpr: Fpr = None,
+    csv: Csv = None,
+) -> None:
+    """How well models part harmful from harmless requests, under each attack: AUROC of score runs, side by side with paired differences.
+
+    Example: `forethought analyze auroc runs/attack-scot-scored runs/attack-base-scored --csv auroc.csv`
+    """
+    _print_separations(scored, fpr, csv)
+
+
+def _print_separations(scored: list[Path], fpr: float | None, csv: Path | None) -> None:
+    from forethought.analysis.separation import comparisons, separations, tabulate
+    from forethought.run import write_text
+
+    if len({p.name for p in scored}) < len(scored):
+        raise ForethoughtError("two runs have the same name. Rename one, so that they can be told apart.")
+    tables = {p.name: tabulate(*_read(p)) for p in scored}
+    for name, table in tables.items():
+        if not table:
+            print(f"\n{name}: no AUROC, since it needs harmful prompts and benign or borderline ones.")
+    rows = [_row(s) for name, table in tables.items() for s in separations(name, table, fpr=fpr)]
+    differences: list[Row] = [
+        {
+            "model": f"{c.first} - {c.second}",
+            "attack": c.attack,
+            "against": c.against,
+            "harmful": c.difference.positives,
+            "others": c.difference.negatives,
+            **interval("difference", c.difference.value, c.difference.low, c.difference.high),
+        }
+        for c in comparisons(tables)
+    ]
+    if rows:
+        print("\nAUROC of the log-odds of refusing: harmful requests against others. 0.5 is chance; in brackets 95%.")
+        print_table(rows)
+    if differences:
+        print("\nDifferences of AUROC, on the prompts that both have scored.")
+        print_table(differences)
+    if csv is not None:
+        write_text(csv, as_csv([*rows, *differences]))
+        print(f"-> {csv}")
+
+
+def _read(path: Path) -> tuple[list[Any], list[Any]]:
+    from forethought.records import Attempt, Score
+    from forethought.report.sources import source_of
+    from forethought.run import read_run
+
+    made = read_run(path, "score")
+    source = source_of(made, "attempts", made.info["config"]["attempts"], "attack")
+    return source.read("attempts.jsonl", Attempt), made.read("scores.jsonl", Score)
+
+
+def _row(s: Any) -> Row:
+    row = {
+        "model": s.model,
+        "attack": s.attack if s.attacks == 1 else f"{s.attack} of {s.attacks}",
+        "against": s.against,
+        "harmful": s.auroc.positives,
+        "others": s.auroc.negatives,
+        "unscored": s.auroc.unscored,
+        **interval("AUROC", s.auroc.value, s.auroc.low, s.auroc.high),
+        **(interval("loss", s.loss.value, s.loss.low, s.loss.high) if s.loss else interval("loss", None, None, None)),
+    }
+    if s.operating is not None:
+        row |= {"over-refusal": s.operating.fpr, "success": 1 - s.operating.tpr}
+    return row
