@@ -17,6 +17,7 @@ from forethought.records import Message, Messages, Reply, SplitStatus
 
 OPEN, CLOSE = "<think>", "</think>"
 PROBE = "Zq7"
+NEW_PARAGRAPH = "\n\n"
 Tokenizer = Any
 
 
@@ -204,6 +205,13 @@ def decision_point(raw: str, prefix: str = "") -> str | None:
     point = raw[:end] + (white or "\n\n")
     begun = raw[: raw.find(prefix) + len(prefix)] if prefix else ""
     return begun if len(begun) > end else point
+
+
+def before_answer(text: str) -> str:
+    """What a reply says before its answer, word for word: its thoughts with their tags and the white space after; "" without a thought."""
+    head, closed, answer = text.rpartition(CLOSE)
+    space = answer[: len(answer) - len(answer.lstrip())]
+    return f"{head}{closed}{space or NEW_PARAGRAPH}" if closed else ""
 
 
 def check_rows(

@@ -192,3 +192,31 @@ class Score(Record):
     log_odds: float | None
     looks: tuple[Look, ...] = ()
     error: str | None = None
+
+
+class Graded(Record):
+    """One question of a capability task, put to a model in one way (`mode`), and how it was answered.
+
+    `correct` None means unscored, and `error` says why: `unparseable`, `cut_off` or `no_answer` are the model's own failures (UNREADABLE),
+    all else (`too_long`, a server's refusal) is not. `chance` is what guessing would get, None where that is not known. `logprobs`
+    (nats, summed) and `tokens` are those of the options, or of the reference answer. For perplexity `correct` is always None.
+    """
+
+    task: str
+    mode: str
+    id: str
+    question: str
+    gold: str
+    given: str | None = None
+    correct: bool | None = None
+    chance: float | None = None
+    logprobs: tuple[float, ...] | None = None
+    tokens: tuple[int, ...] | None = None
+    raw: str = ""
+    status: SplitStatus | None = None
+    stop: Literal["stop", "length"] | None = None
+    completion_tokens: int = 0
+    error: str | None = None
+
+
+UNREADABLE = ("unparseable", "cut_off", "no_answer")

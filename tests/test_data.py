@@ -285,7 +285,10 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub.\nMore."), "accept its terms"),
+        (
+            DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub.\nMore."),
+            "accept its terms on the hub's page of 'owner/name' and run `hf auth login`",
+        ),
         (DatasetNotFoundError(), "DatasetNotFoundError"),
         (ConnectionError("offline"), "cannot load 'owner/name' from the hub: offline"),
         (ConnectionError(), "ConnectionError"),

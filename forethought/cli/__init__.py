@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forethought import __version__
-from forethought.cli import analyze, attack, chat, check, data, experiment, judge, policy, report, styles, synth, train
+from forethought.cli import analyze, attack, capability, chat, check, data, experiment, judge, policy, report, styles, synth, train
 from forethought.errors import ForethoughtError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(analyze.analyze_app, name="analyze")
+app.add_typer(capability.capability_app, name="capability")
 app.add_typer(data.data_app, name="data")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(styles.styles_app, name="styles")

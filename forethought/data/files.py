@@ -38,8 +38,14 @@ def load_parquet(config: DataConfig) -> list[Prompt]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(number from 1, row) of a .jsonl, .json, .csv or .parquet file. Raises ForethoughtError naming the row at fault."""
-    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    """(number from 1, row) of a .jsonl, .json, .csv, .tsv or .parquet file. Raises ForethoughtError naming the row at fault."""
+    readers = {
+        ".jsonl": _jsonl_rows,
+        ".json": _json_rows,
+        ".csv": _csv_rows,
+        ".tsv": _csv_rows,
+        ".parquet": _parquet_rows,
+    }
     if path.suffix not in readers:
         raise ForethoughtError(f"cannot tell what '{path.name}' is. It must end in {', '.join(readers)}.")
     return readers[path.suffix](check_path(path))
@@ -165,6 +171,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
@@ -172,7 +179,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
             while file.readline().startswith("#"):
                 start = file.tell()
             file.seek(start)
-            yield from enumerate(csv.DictReader(file, strict=True), 1)
+            yield from enumerate(csv.DictReader(file, strict=True, delimiter=delimiter), 1)
         except UnicodeDecodeError as error:
             raise ForethoughtError(f"{path.name}: not UTF-8 text ({error}). Save it as UTF-8.") from error
         except csv.Error as error:

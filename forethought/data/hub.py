@@ -19,17 +19,20 @@ def load(config: DataConfig) -> list[Prompt]:
     return to_prompts(hub_rows(name, subset, split), config, name)
 
 
-def hub_rows(name: str, subset: str = "", split: str = "") -> Iterator[tuple[int, Row]]:
-    """(number from 1, row) of a data set of the hub. Raises ForethoughtError where it is gated or out of reach."""
+def hub_rows(name: str, subset: str = "", split: str = "", **options: str | bool) -> Iterator[tuple[int, Row]]:
+    """(number from 1, row) of a data set of the hub; `options` are those of its file reader (`delimiter`). Raises ForethoughtError where it
+    is gated or out of reach."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        rows = load_dataset(name, subset or None, split=split or "train")
-    except DatasetNotFoundError as error:
+        rows = load_dataset(name, subset or None, split=split or "train", **options)
+    # The second is the parent of the error for gated repositories.
+    except (DatasetNotFoundError, RepositoryNotFoundError) as error:
         raise ForethoughtError(
             f"cannot load '{name}' from the hub: {_first_line(error)} "
-            f"If it is gated, accept its terms on its page and run `hf auth login`."
+            f"If it is gated, accept its terms on the hub's page of '{name}' and run `hf auth login`."
         ) from error
     except (ConnectionError, OSError, ValueError) as error:
         raise ForethoughtError(f"cannot load '{name}' from the hub: {_first_line(error)}") from error

@@ -7,7 +7,7 @@ dropped from every set.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -37,6 +37,7 @@ class PublicSet(Record):
     id: str = ""
     subset: str = ""
     split: str = "train"
+    options: dict[str, str | bool] = {}
     keep: dict[str, tuple[str, ...]] = {}
     evaluation: bool = False
     licence: str
@@ -53,13 +54,7 @@ def public_sets() -> dict[str, PublicSet]:
 def load(config: DataConfig) -> list[Prompt]:
     """Prompts of a named set: from `config.path`, a local copy, where that is given, else from the hub."""
     public = public_sets()[config.source]
-    if config.path:
-        rows = read_rows(Path(config.path))
-    else:
-        try:
-            rows = hub_rows(public.hub, public.subset, public.split)
-        except ForethoughtError as error:
-            raise ForethoughtError(f"{error} A local copy will do: {config.source}:PATH.") from error
+    rows = copy_or_hub_rows(config.source, config.path, public.hub, public.subset, public.split, public.options)
     kept = list(_kept(rows, public))
     columns = {f: c for f in ("text", "label", "category", "id") if (c := getattr(public, f))}
     values: dict[str, str] = {}
@@ -69,6 +64,18 @@ def load(config: DataConfig) -> list[Prompt]:
         source=config.source, columns=_present(columns, kept) | config.columns, values=values | config.values
     )
     return to_prompts(kept, mapped, config.source)
+
+
+def copy_or_hub_rows(
+    name: str, path: str | None, hub: str, subset: str, split: str, options: Mapping[str, str | bool] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Rows of a named set: from the copy at `path` where there is one, else from the hub. ForethoughtError says how to get at them."""
+    if path:
+        return read_rows(Path(path))
+    try:
+        return hub_rows(hub, subset, split, **(options or {}))
+    except ForethoughtError as error:
+        raise ForethoughtError(f"{error} A local copy will do: {name}:PATH.") from error
 
 
 def is_about_minors(text: str) -> bool:

@@ -1,6 +1,7 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.attacking import attack, attempt_flow
+from forethought.stages.capability import capability, compare_runs, harness
 from forethought.stages.judging import judge
 from forethought.stages.scoring import score
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
@@ -12,6 +13,9 @@ __all__ = [
     "attack",
     "attempt_flow",
     "cache_path",
+    "capability",
+    "compare_runs",
+    "harness",
     "import_data",
     "judge",
     "load",

@@ -1,0 +1,87 @@
+"""What a model can do: accuracy with its interval against chance, and log-likelihood per token. Pure functions over Graded rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+
+from forethought.analysis.rates import Rate, rate
+from forethought.records import Graded, Record
+
+Standing = Literal["above chance", "at chance", "below chance"]
+RESAMPLES = 1000
+
+
+class Ability(Record):
+    """One task asked in one way. `accuracy.value` is over the answers that could be read; `accuracy.lowest` counts the others as wrong, as
+    published numbers do, and `highest` as right. `chance` is what guessing gets. `unscored` counts why answers were not scored.
+
+    For perplexity `accuracy` is None; `nll` is nats per token over `tokens` tokens of `n` answers, with a 95% bootstrap interval.
+    """
+
+    task: str
+    mode: str
+    n: int
+    accuracy: Rate | None = None
+    chance: float | None = None
+    standing: Standing | None = None
+    unscored: dict[str, int] = {}
+    nll: float | None = None
+    nll_low: float | None = None
+    nll_high: float | None = None
+    tokens: int = 0
+    reply_tokens: float = 0.0
+
+
+def abilities(rows: Iterable[Graded], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Ability]:
+    """Every (task, mode), in the order in which rows first show them."""
+    groups: dict[tuple[str, str], list[Graded]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.mode), []).append(row)
+    rng = np.random.default_rng(seed)
+    return [_ability(task, mode, members, resamples, rng) for (task, mode), members in groups.items()]
+
+
+def standing(accuracy: Rate, chance: float | None) -> Standing | None:
+    """Where an accuracy stands to chance: `at chance` where its interval includes it; None where either is not known."""
+    if chance is None or accuracy.low is None or accuracy.high is None:
+        return None
+    if accuracy.low <= chance + 1e-9:
+        return "at chance" if accuracy.high >= chance else "below chance"
+    return "above chance"
+
+
+def is_likelihood(rows: Iterable[Graded]) -> bool:
+    """Whether rows hold log-likelihoods of given answers, and nothing that is right or wrong."""
+    rows = list(rows)
+    return any(r.logprobs for r in rows) and all(r.correct is None and r.chance is None for r in rows)
+
+
+def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.random.Generator) -> Ability:
+    reasons = Counter((row.error or "").partition(":")[0] for row in rows if row.error)
+    spent = sum(row.completion_tokens for row in rows) / len(rows)
+    base = {"task": task, "mode": mode, "n": len(rows), "unscored": dict(reasons), "reply_tokens": spent}
+    chances = [row.chance for row in rows if row.chance is not None]
+    scored = [row.correct for row in rows if row.correct is not None]
+    measured = [row for row in rows if row.logprobs and row.tokens]
+    if is_likelihood(rows):
+        sums = np.array([[-sum(r.logprobs or ()), sum(r.tokens or ())] for r in measured])
+        total, n = sums.sum(0), len(sums)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ sums
+        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+        return Ability.model_validate(
+            {
+                **base,
+                "nll": float(total[0] / total[1]),
+                "nll_low": float(low),
+                "nll_high": float(high),
+                "tokens": int(total[1]),
+            }
+        )
+    accuracy = rate(sum(scored), len(scored), len(rows) - len(scored))
+    chance = sum(chances) / len(chances) if chances else None
+    place = standing(accuracy, chance)
+    return Ability.model_validate({**base, "accuracy": accuracy, "chance": chance, "standing": place})

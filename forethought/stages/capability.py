@@ -1,0 +1,146 @@
+"""Capability: tasks and a model in, graded answers out; ours, or those of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from forethought.analysis.equivalence import Paired, compare
+from forethought.capability import Item, Way, draw, load_task
+from forethought.capability.harness import evaluate, graded
+from forethought.config import ModelConfig
+from forethought.errors import ForethoughtError
+from forethought.flow import Done, Flow, Job
+from forethought.records import Graded, Sampling, digest
+from forethought.run import Run, open_run, read_run, write_json, write_records
+from forethought.stages.shared import execute, unload, weights_of
+
+ROWS = "graded.jsonl"
+
+
+def capability(
+    out: Path,
+    target: ModelConfig,
+    tasks: Iterable[str],
+    *,
+    take: int | None = None,
+    max_tokens: int = 512,
+    seed: int = 0,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Put capability tasks to a model: `graded.jsonl`, one row for each task, mode and question. Always greedy.
+
+    `take` questions of each task are drawn by hash, the same for every model. A server is asked only what needs no likelihoods.
+    """
+    specs = dict.fromkeys(tasks)
+    loaded = dict(map(load_task, specs))
+    if len(loaded) < len(specs):
+        raise ForethoughtError("one task is named twice. Give each its own run, or other options.")
+    ways = {(name, mode): way for name, task in loaded.items() for mode, way in task.ways.items()}
+    if target.name.startswith("openai:"):
+        ways = _without_likelihood(target, ways, say)
+    items = {name: draw(loaded[name].read(), take, seed) for name in dict.fromkeys(name for name, _ in ways)}
+    inputs = {name: digest([i.model_dump() for i in found]) for name, found in items.items()}
+    settings = {
+        "tasks": list(loaded), "data": list(specs), "modes": [f"{n} {m}" for n, m in ways], "take": take, "max_tokens": max_tokens,
+        "target": target.model_dump(),
+    }  # fmt: skip
+    run = open_run(out, "capability", settings, {**inputs, **weights_of(target)}, seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    planned = {f"{n}/{m}/{i.id}": (n, m, way, i) for (n, m), way in ways.items() for i in items[n]}
+    rows = run.read(ROWS, Graded)
+    seen = {f"{r.task}/{r.mode}/{r.id}" for r in rows}
+
+    def save(done: Done[Graded]) -> None:
+        name, mode, _, item = planned[done.key]
+        row = done.value or Graded(
+            task=name, mode=mode, id=item.id, question=item.question, gold=item.gold, error=done.error,
+            chance=1 / len(item.options) if item.options else None,
+        )  # fmt: skip
+        rows.append(row)
+        run.append(ROWS, [row])
+
+    sampling = Sampling(max_tokens=max_tokens)
+    jobs = [Job(k, partial(_named, n, m, w, i, sampling)) for k, (n, m, w, i) in planned.items() if k not in seen]
+    execute(run, f"capability {target.name}", jobs, {"target": target}, save, len(planned), seed)
+    order = {key: i for i, key in enumerate(planned)}
+    rows.sort(key=lambda r: order[f"{r.task}/{r.mode}/{r.id}"])
+    return _finish(run, rows, len(planned), [])
+
+
+def harness(
+    out: Path,
+    target: ModelConfig,
+    tasks: Iterable[str],
+    *,
+    take: int | None = None,
+    max_tokens: int = 512,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Tasks of lm-evaluation-harness under the model's chat template: `graded.jsonl` in our form, `harness.json` as it reports them.
+
+    It keeps no state of its own, so a run that was killed begins again.
+    """
+    names = list(dict.fromkeys(tasks))
+    settings = {"harness": names, "take": take, "max_tokens": max_tokens, "target": target.model_dump()}
+    run = open_run(out, "capability", settings, weights_of(target), seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    unload()
+    found = evaluate(target, names, take, max_tokens, seed)
+    write_json(
+        run.path / "harness.json", {k: found[k] for k in ("results", "versions", "n-shot", "configs") if k in found}
+    )
+    rows = graded(found)
+    return _finish(run, rows, len(rows), ["harness.json"])
+
+
+def _named(name: str, mode: str, way: Way, item: Item, sampling: Sampling) -> Flow[Graded]:
+    row = yield from way.ask(item, sampling)
+    return row.model_copy(update={"task": name, "mode": mode})
+
+
+def _without_likelihood(
+    target: ModelConfig, ways: dict[tuple[str, str], Way], say: Callable[[str], None]
+) -> dict[tuple[str, str], Way]:
+    kept = {key: way for key, way in ways.items() if not way.likelihood}
+    left = ", ".join(" ".join(key) for key in ways if key not in kept)
+    if not kept:
+        raise ForethoughtError(
+            f"a chat server gives no log-probabilities of fixed text, which {left} need. Use a local model, or a task that is answered by "
+            "generation: arc, mmlu, gsm8k."
+        )
+    if left:
+        say(f"note: {target.name} is a chat server and gives no log-probabilities of fixed text: not asked are {left}")
+    return kept
+
+
+def _finish(run: Run, rows: list[Graded], planned: int, more: list[str]) -> Run:
+    failed = sum(row.error is not None for row in rows)
+    if rows and all((row.error or "").startswith(("refused_by_server", "bad_reply")) for row in rows):
+        write_records(run.path / ROWS, [])
+        raise ForethoughtError(f"the server answered none of {failed} questions. The first: {rows[0].error}")
+    write_records(run.path / ROWS, rows)
+    right = Counter(f"right: {row.task} {row.mode}" for row in rows if row.correct)
+    run.finish({"planned": planned, "ok": len(rows) - failed, "failed": failed, **right}, [ROWS, *more])
+    return run
+
+
+def compare_runs(
+    first: Path, second: Path, *, margin: float = 0.03, margin_nll: float = 0.05, say: Callable[[str], None] = print
+) -> list[Paired]:
+    """The second capability run against the first. Raises ForethoughtError where they were not asked alike."""
+    one, two = read_run(first, "capability"), read_run(second, "capability")
+    longest = [run.info["config"]["max_tokens"] for run in (one, two)]
+    if longest[0] != longest[1]:
+        raise ForethoughtError(
+            f"{first} and {second} were asked with different --max-tokens ({longest[0]} and {longest[1]}). Make one of them again."
+        )
+    if one.info["code"] != two.info["code"]:
+        say("note: the two runs were made by different versions of this program, whose questions may differ.")
+    return compare(one.read(ROWS, Graded), two.read(ROWS, Graded), margin=margin, margin_nll=margin_nll)
