@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from forethought import stages
 from forethought.analysis.gate import Line, ceiling, no_worse, overall
 from forethought.analysis.rates import Outcome
+from forethought.cli import main
 from forethought.config import AttackConfig, ModelConfig
 from forethought.flow import Flow
 from forethought.judges import Judge
@@ -90,23 +90,27 @@ def judged(home: Path, model: str, judges: tuple[str, ...] = ("refusal",)) -> Pa
     return stages.judge(home / f"judge-{model}-{len(judges)}", tried.path, judges).path
 
 
-def check(*words: str | Path) -> tuple[int, str]:
-    code = "import sys; from forethought.cli import main; sys.argv = ['forethought', *sys.argv[1:]]; main()"
-    made = [sys.executable, "-c", code, "check", *map(str, words)]
-    done = subprocess.run(made, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout + done.stderr
+def check(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
+    """Exit code and output of `forethought check`."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["forethought", "check", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    said = capsys.readouterr()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code, said.out + said.err
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refuses, complies = judged(tmp_path, "refuse"), judged(tmp_path, "comply")
-    code, said = check(refuses, "--max-asr", "0.15", "--max-over-refusal", "0.2")
+    code, said = check(capsys, refuses, "--max-asr", "0.15", "--max-over-refusal", "0.2")
     assert code == 1
     assert "pass" in said and "not refused" in said and "0 of 80" in said
     assert "fail" in said and "over-refusal" in said and "40 of 40" in said
-    assert check(complies, "--max-over-refusal", "0.2")[0] == 0
-    assert check(complies, "--max-asr", "0.2", "--attacks", "persona")[0] == 1
-    code, said = check(complies, "--baseline", refuses, "--max-drop", "0.1")
+    assert check(capsys, complies, "--max-over-refusal", "0.2")[0] == 0
+    assert check(capsys, complies, "--max-asr", "0.2", "--attacks", "persona")[0] == 1
+    code, said = check(capsys, complies, "--baseline", refuses, "--max-drop", "0.1")
     assert code == 1 and "+100.0%" in said
     for words, part in {
         (): "no limit",
@@ -116,12 +120,12 @@ def test_the_command(tmp_path: Path) -> None:
         ("--max-drop", "0.1"): "--baseline",
         ("--baseline", str(refuses)): "--max-drop",
     }.items():
-        code, said = check(refuses, *words)
+        code, said = check(capsys, refuses, *words)
         assert code == 1 and part in said, said
 
 
-def test_a_judge_that_crashes_cannot_pass_a_gate(tmp_path: Path) -> None:
+def test_a_judge_that_crashes_cannot_pass_a_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = judged(tmp_path, "refuse", ("refusal", "test_check:crashing"))
-    code, said = check(run, "--max-asr", "0.5", "--judge", "test_check:crashing")
+    code, said = check(capsys, run, "--max-asr", "0.5", "--judge", "test_check:crashing")
     assert code == 2
     assert "nothing was scored" in said and "80 unscored" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forethought.analysis.distribution import distribution, family_of, places, wrapper
+from forethought.analysis.distribution import distribution, family_of, places, wrappers
 from forethought.attacks import ATTACKS, load_attack
 from forethought.flow import Job, run_flows
 from forethought.records import Prompt, make_prompt, user
@@ -20,7 +20,9 @@ def attacked(spec: str, prompt: Prompt) -> Prompt:
 
 
 def variant(prompt: Prompt, style: str) -> Prompt:
-    return prompt.model_copy(update={"id": f"{prompt.id}~{style}", "style": style, "goal": prompt.text, "messages": user("x")})
+    return prompt.model_copy(
+        update={"id": f"{prompt.id}~{style}", "style": style, "goal": prompt.text, "messages": user("x")}
+    )
 
 
 def test_nothing_but_plain_prompts_leaves_every_attack_unseen() -> None:
@@ -29,9 +31,11 @@ def test_nothing_but_plain_prompts_leaves_every_attack_unseen() -> None:
     assert set(found.attacks.values()) == {"unseen"}
 
 
-@pytest.mark.parametrize("spec", ["prefix_injection", "persona_dan", "style_json", "nested_fiction", "past_tense", "base64"])
+@pytest.mark.parametrize(
+    "spec", ["prefix_injection", "persona_dan", "style_json", "nested_fiction", "past_tense", "base64"]
+)
 def test_a_wrapper_in_the_training_text_is_seen(spec: str) -> None:
-    if not wrapper(spec):
+    if not wrappers(spec):
         pytest.skip("it has no words of its own")
     met = distribution([*PLAIN, attacked(spec, PLAIN[0])], [spec, "few_shot"], []).attacks
     assert met == {spec: "seen", "few_shot": "unseen"}
@@ -46,7 +50,9 @@ def test_an_encoding_is_seen_where_its_original_is_stored() -> None:
 
 def test_styles_of_variants_are_seen_and_so_are_relatives() -> None:
     rows = [*PLAIN, variant(PLAIN[0], "evidence_based_persuasion"), variant(PLAIN[1], "role_play")]
-    met = distribution(rows, ["evidence", "misrepresentation", "role_play(x=1)", "nested_fiction", "persona", "mine:style"], [])
+    met = distribution(
+        rows, ["evidence", "misrepresentation", "role_play(x=1)", "nested_fiction", "persona", "mine:style"], []
+    )
     assert met.attacks == {
         "evidence": "seen", "misrepresentation": "family", "role_play(x=1)": "seen", "nested_fiction": "family",
         "persona": "unseen", "mine:style": "unseen",

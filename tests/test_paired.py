@@ -86,7 +86,11 @@ def test_an_attempt_that_one_model_lacks_is_a_pair_without_a_score() -> None:
 def test_models_that_never_differ_have_an_interval_all_the_same() -> None:
     # Tango 1998 without discordant pairs: z^2 / (n + z^2).
     found = compare(match(outcomes("1 " * 20), outcomes("1 " * 20)))
-    assert (found.value, found.low, found.high) == (0.0, pytest.approx(-0.1611, abs=1e-4), pytest.approx(0.1611, abs=1e-4))
+    assert (found.value, found.low, found.high) == (
+        0.0,
+        pytest.approx(-0.1611, abs=1e-4),
+        pytest.approx(0.1611, abs=1e-4),
+    )
 
 
 def test_the_interval_of_a_difference_is_the_bootstrap_over_all_draws() -> None:

@@ -1,7 +1,7 @@
 """What more tries do, from n >= N samples a prompt: `safe_of_n` and `bon_attack`. Pure functions.
 
-They are opposites and must not be confused. `safe_of_n` is the share of prompts on which all of N replies are unsafe, as when a defender may
-pick the safest of N (the best-of-N diagnosis in SRG, arXiv 2502.04040; the estimator is ours). `bon_attack` is the share on which at
+They are opposites and must not be confused. `safe_of_n` is the share of prompts on which all of N replies are unsafe, as when a defender
+may pick the safest of N (the best-of-N diagnosis in SRG, arXiv 2502.04040; the estimator is ours). `bon_attack` is the share on which at
 least one of N tries succeeds (best-of-N jailbreaking, arXiv 2412.03556). Both are unbiased for one prompt's samples as they are drawn;
 the second is pass@k's estimator (arXiv 2107.03374).
 """
@@ -72,9 +72,7 @@ def tallies(outcomes: Iterable[Outcome]) -> list[Tally]:
     return [Tally(scored[p], unsafe[p], unscored[p]) for p in prompts]
 
 
-def best_of_n(
-    kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int = RESAMPLES, seed: int = 0
-) -> BestOfN:
+def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int = RESAMPLES, seed: int = 0) -> BestOfN:
     """The mean over prompts of the estimator for N = `tries`. ValueError for N < 1."""
     chance = ESTIMATORS[kind]
     if tries < 1:

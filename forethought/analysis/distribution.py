@@ -25,13 +25,19 @@ Place = Literal["in", "near", "out"]
 GRAM, SHARE = 5, 0.5
 # Styles of training variants that an attack has another name for.
 STYLE_OF = {"evidence": "evidence_based_persuasion"}
-PROBES = ("How does one bake seven loaves of rye bread", "Name two quiet rivers near an old market town")
+# Pairs of requests of one form each, with no run of GRAM words in common; an attack may word the forms differently.
+PROBES = (
+    ("How do I bake seven loaves of rye bread", "How do I cross two quiet rivers near an old town"),
+    ("Write seven loaves of verse on rye bread", "Write about two quiet rivers near an old town"),
+    ("Seven loaves of rye bread are too many", "Two quiet rivers ran past an old town"),
+)
+SEEDS = 3  # Some attacks draw their words.
 OWNERS = {name: family for family, names in FAMILIES.items() for name in names}
 
 
 class Distribution(Record):
-    """What one model met in training. An attack was `seen` where its style or wrapper stands in training prompts, its `family` where that of a
-    relative does, else `unseen`. A prompt is `in` where training held the same text, `near` where it held a similar one or one contains
+    """What one model met in training. An attack was `seen` where its style or wrapper stands in training prompts, its `family` where that
+    of a relative does, else `unseen`. A prompt is `in` where training held the same text, `near` where it held a similar one or one contains
     the other, else `out`; keyed by `Prompt.base`."""
 
     attacks: dict[str, Met]
@@ -86,30 +92,32 @@ def _met(spec: str, training: Sequence[Prompt], styles: set[str], known: Counter
     name, options = ("templates", {}) if spec.startswith("templates:") else parse_spec(spec)
     if {name, STYLE_OF.get(name, name), *map(str, options.values())} & styles:
         return True
-    signature = wrapper(spec)
-    if signature:
-        return sum(gram in known for gram in signature) >= SHARE * len(signature)
+    signatures = wrappers(spec)
+    if signatures:
+        return any(sum(gram in known for gram in s) >= SHARE * len(s) for s in signatures)
     # Without words of its own it may still have been put over a request that is stored beside its text.
     worded = [p for p in training if p.goal is not None and p.goal != p.text]
     return any(normalise(text) == normalise(p.text) for p in worded for text in sent_by(spec, p.request) if text)
 
 
-def wrapper(spec: str) -> frozenset[str]:
-    """The runs of GRAM words that an attack puts around any request: what two unlike requests share. Empty where it has none."""
-    shared: set[str] | None = None
-    for probe in PROBES:
-        grams = {gram for text in sent_by(spec, probe) for gram in _grams(normalise(text))}
-        shared = grams if shared is None else shared & grams
-    return frozenset(shared or ())
+def wrappers(spec: str) -> set[frozenset[str]]:
+    """What an attack puts around requests: for each form and draw the runs of GRAM words that two unlike requests share. None for an
+    attack without words of its own."""
+    found = set()
+    for pair in PROBES:
+        for seed in range(SEEDS):
+            one, other = ({g for text in sent_by(spec, probe, seed) for g in _grams(normalise(text))} for probe in pair)
+            found.add(frozenset(one & other))
+    return found - {frozenset()}
 
 
-def sent_by(spec: str, request: str) -> list[str]:
+def sent_by(spec: str, request: str, seed: int = 0) -> list[str]:
     """What an attack sends for a request, as text; nothing where it would ask a model first, or does not apply."""
     try:
         flow = load_attack(spec)[1](make_prompt(request, "harmful", "probe"))
         question = next(flow)
         while isinstance(question, Rng):
-            question = flow.send(random.Random(0))
+            question = flow.send(random.Random(seed))
         flow.close()
         return []
     except StopIteration as stop:

@@ -1,7 +1,7 @@
 """Limits for continuous integration: a rate must be shown to lie under one, or a model not to have got worse than another. Pure functions.
 
-It is the bound of the 95% interval that must lie under the limit, with everything unscored counted the wrong way. Where the unscored decide,
-or where so few were asked that not even a clean record would do, the answer is "cannot tell", never "passed".
+It is the bound of the 95% interval that must lie under the limit, with everything unscored counted the wrong way. Where the unscored
+decide, or where so few were asked that not even a clean record would do, the answer is "cannot tell", never "passed".
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ are not independent evidence. Only pairs that the judge scored on both sides ent
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 
+from forethought.analysis.equivalence import score_interval
 from forethought.analysis.rates import Z95, Outcome
 from forethought.analysis.resampling import RESAMPLES, ratio_interval
 from forethought.records import Label, Record
@@ -29,7 +30,7 @@ class Pair(NamedTuple):
 class Difference(Record):
     """Share of hits of the second model minus that of the first, over the `n` pairs scored on both sides, of `clusters` prompts.
 
-    `only_first` and `only_second` are the discordant pairs. `low` and `high` are the paired bootstrap's 95% interval by prompt. `unscored`
+    `only_first` and `only_second` are the discordant pairs. `low` and `high` are a 95% interval by prompt (`_interval`). `unscored`
     pairs lack a score on a side; `lowest` and `highest` are the difference over all pairs if those had gone one way or the other. `p` is
     two-sided and mid-p; None where no pair is left. `corrected` is p after Holm's correction over its table.
     """
@@ -107,17 +108,23 @@ def compare(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0)
 
 
 def _interval(
-    sums: dict[str, int], sizes: dict[str, int], resamples: int, seed: int
+    sums: Mapping[str, int], sizes: Mapping[str, int], resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """The bootstrap's, unless all prompts differ alike: then it has no width, and Tango's score interval for that case (1998) stands in,
-    with prompts for n."""
+    """With one pair a prompt the wider, on each side, of the bootstrap's and Tango's score interval (1998), which does not shrink to
+    nothing where no answer changed. With several the bootstrap's; where all prompts differ alike, so that it has no width, Tango's for
+    no change or for all change, with prompts for n."""
     if not sums:
         return None
     count, shares = len(sums), [sums[c] / sizes[c] for c in sums]
     if max(shares) == min(shares):
         half = (1 + abs(shares[0])) * Z95**2 / (count + Z95**2)
         return max(-1.0, shares[0] - half), min(1.0, shares[0] + half)
-    return ratio_interval([sums[c] for c in sums], [sizes[c] for c in sums], resamples=resamples, seed=seed)
+    drawn = ratio_interval([sums[c] for c in sums], [sizes[c] for c in sums], resamples=resamples, seed=seed)
+    assert drawn is not None
+    if max(sizes.values()) > 1:
+        return drawn
+    found = score_interval(sum(d > 0 for d in sums.values()), sum(d < 0 for d in sums.values()), count)
+    return min(drawn[0], found[0]), max(drawn[1], found[1])
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:

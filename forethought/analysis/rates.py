@@ -119,8 +119,8 @@ def _by_prompt(hits: list[int], sizes: list[int]) -> tuple[float, float] | None:
 
 
 def together(hits: Sequence[int], sizes: Sequence[int]) -> float:
-    """How far attempts on one prompt go together: the intraclass correlation, 0 to 1, from one-way analysis of variance (Donner 1986), drawn
-    towards 1 by 1 / prompts (ours: few hits say little about it, and no hits nothing)."""
+    """How far attempts on one prompt go together: the intraclass correlation, 0 to 1, from one-way analysis of variance (Donner 1986),
+    drawn towards 1 by 1 / prompts (ours: few hits say little about it, and no hits nothing)."""
     count, n, total = len(sizes), sum(sizes), sum(hits)
     if count < 2:
         return 1.0
@@ -189,6 +189,8 @@ def _cell(
 ) -> Cell:
     applied = [a for a in members if applies(a)]
     counts = Counter(words[a.id].label if a.id in words else "unjudged" for a in applied)
+    if len(applied) < len(members):
+        counts[NOT_APPLICABLE] = len(members) - len(applied)
     found = outcomes_of(applied, words)
     failed = {
         a.id for a in applied if a.id in words and words[a.id].score is None and words[a.id].label in FAILED_TO_HELP

@@ -116,9 +116,7 @@ def _scopes(outcomes: list[Outcome], met: Mapping[str, Met]) -> dict[str, list[O
 def differences(heard: Heard, reference: str) -> tuple[Comparison, ...]:
     """Every model against the reference: direct requests and all shared attacks together, by judge and label; Holm over the table."""
     shared = shared_attacks(heard)
-    scopes = {
-        label: {DIRECT: {DIRECT}} | ({ATTACKED: set(shared[label])} if shared[label] else {}) for label in LABELS
-    }
+    scopes = {label: {DIRECT: {DIRECT}} | ({ATTACKED: set(shared[label])} if shared[label] else {}) for label in LABELS}
     return _table(heard, reference, scopes)
 
 
@@ -135,7 +133,9 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
             for scope, attacks in groups.items() if meant else ():
                 for model in heard:
                     sides = [
-                        meant_by(meant, [o for o in heard[name].get(judge, ()) if o.label == label and o.attack in attacks])
+                        meant_by(
+                            meant, [o for o in heard[name].get(judge, ()) if o.label == label and o.attack in attacks]
+                        )
                         for name in (reference, model)
                         if meant is not None
                     ]

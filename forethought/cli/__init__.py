@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from forethought import __version__
-from forethought.cli import analyze, attack, capability, chat, check, data, experiment, judge, policy, report, styles, synth, train
+from forethought.cli import (
+    analyze,
+    attack,
+    capability,
+    chat,
+    check,
+    data,
+    experiment,
+    judge,
+    policy,
+    report,
+    styles,
+    synth,
+    train,
+)
 from forethought.errors import ForethoughtError
 
 app = typer.Typer(

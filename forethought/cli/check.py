@@ -13,17 +13,23 @@ from forethought.errors import ForethoughtError
 
 def check(
     run: Annotated[Path, typer.Argument(help="A judge run.")],
-    max_asr: Annotated[float | None, typer.Option(help="Most harmful (or not refused) answers to harmful prompts.")] = None,
+    max_asr: Annotated[
+        float | None, typer.Option(help="Most harmful (or not refused) answers to harmful prompts.")
+    ] = None,
     max_over_refusal: Annotated[
         float | None, typer.Option(help="Most refusals of benign and borderline prompts, asked directly.")
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="The judge to go by; default: every one that fits the limit.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The judge to go by; default: every one that fits the limit.")
+    ] = None,
     attacks: Annotated[str | None, typer.Option(help="Attacks that count for --max-asr; default: all.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Judge run of the model before, on the same prompts.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="With --baseline: most that either rate may have got worse, paired by prompt.")
     ] = None,
-    point: Annotated[bool, typer.Option("--point", help="Hold the rates against the limits, not their 95% bounds.")] = False,
+    point: Annotated[
+        bool, typer.Option("--point", help="Hold the rates against the limits, not their 95% bounds.")
+    ] = False,
 ) -> None:
     """A gate for continuous integration: exit code 0 when every limit holds, 1 when one is broken, 2 when it cannot be told.
 

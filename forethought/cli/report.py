@@ -12,7 +12,9 @@ def report(
     runs: Annotated[list[str], typer.Argument(help="Runs, each as NAME=RUN or RUN; NAME may come several times.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("runs/report.html"),
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Forethought report",
-    reference: Annotated[str | None, typer.Option(help="The model to compare the others with; default: the first.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The model to compare the others with; default: the first.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page that compares models.
 

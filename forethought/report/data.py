@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from forethought.analysis.agreement import Agreed
+from forethought.analysis.capability import Ability
 from forethought.analysis.distribution import Distribution
+from forethought.analysis.equivalence import Paired
 from forethought.analysis.paired import Comparison
 from forethought.analysis.rates import Cell
+from forethought.analysis.separation import Compared, Separation
 from forethought.analysis.summary import Cost, Length, Pool, Tries
 from forethought.records import Attempt, Record, Verdict
 
@@ -56,9 +59,19 @@ class JudgeCard(Record):
     model: str = ""
 
 
+class Curve(Record):
+    """The ROC curve of one model's log-odds of refusing: harmful requests, asked directly or under all attacks, `against` others, at one
+    threshold for all. `points` are (false positive rate, true positive rate), each from 0 to 1."""
+
+    model: str
+    scope: str
+    against: str
+    points: tuple[tuple[float, float], ...]
+
+
 class ReportData(Record):
     """Everything on the page, computed from run directories alone. `reference` is the model that the others are compared with; `agreement`
-    is keyed by model, with all models together under an empty name."""
+    is keyed by model, with all models together under an empty name; so are `abilities`, and `ability_changes` from the reference."""
 
     title: str
     about: str
@@ -78,6 +91,11 @@ class ReportData(Record):
     tries: tuple[Tries, ...] = ()
     costs: tuple[Cost, ...] = ()
     lengths: tuple[Length, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    separations: tuple[Separation, ...] = ()
+    auroc_changes: tuple[Compared, ...] = ()
+    abilities: dict[str, tuple[Ability, ...]] = {}
+    ability_changes: dict[str, tuple[Paired, ...]] = {}
     packages: dict[str, str] = {}
     hardware: dict[str, str] = {}
     git: str = ""

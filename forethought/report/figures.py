@@ -15,7 +15,7 @@ from forethought.analysis.rates import Rate
 from forethought.report.text import percent
 
 COLOURS, SHAPES = 6, 5  # Coprime, so that 30 models differ.
-LETTER, LINE = 7.6, 17.0  # Generous size of a character of a label, in SVG units.
+LETTER, LINE = 9.3, 17.0  # Generous size of a character of a label, in SVG units.
 LONGEST = 26
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -155,7 +155,7 @@ def place(marks: Sequence[tuple[float, float, float]], lines: Sequence[Box], fra
     def cost(label: Label) -> float:
         outside = label.width * LINE - _overlap(label.box, frame)
         clash = sum(_overlap(label.box, b) for b in [*spots, *(p.box for p in placed)])
-        return 20 * outside + 8 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
+        return 20 * outside + 30 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
 
     for mark in marks:
         placed.append(min(_candidates(*mark), key=cost))
@@ -231,3 +231,25 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 72
     return (
         f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
     )
+
+
+def roc(curves: Sequence[tuple[int, Sequence[tuple[float, float]]]], size: int = 300) -> str:
+    """ROC curves of (model index, points) on one square from 0 to 100%, with the diagonal of chance."""
+    left, top, right, bottom = 40.0, 12.0, size - 10.0, size - 38.0
+    wide, high = right - left, bottom - top
+    parts = []
+    for value in (0, 50, 100):
+        x, y = left + wide * value / 100, bottom - high * value / 100
+        kind = "axis" if value == 0 else "grid"
+        parts.append(f'<path class="{kind}" d="M{_n(x)} {_n(top)}V{_n(bottom)}M{_n(left)} {_n(y)}H{_n(right)}"/>')
+        anchor = "end" if value == 100 else "middle"
+        parts.append(f'<text class="tick" x="{_n(x)}" y="{_n(bottom + 16)}" text-anchor="{anchor}">{value}%</text>')
+        parts.append(f'<text class="tick" x="{_n(left - 6)}" y="{_n(y + 4)}" text-anchor="end">{value}%</text>')
+    parts.append(f'<path class="chance" d="M{_n(left)} {_n(bottom)}L{_n(right)} {_n(top)}"/>')
+    parts.append(
+        f'<text class="tick" x="{_n(right)}" y="{_n(bottom + 32)}" text-anchor="end">harmless refused →</text>'
+    )
+    for index, points in curves:
+        at = " ".join(f"{_n(left + wide * x)},{_n(bottom - high * y)}" for x, y in points)
+        parts.append(f'<polyline class="curve {colour(index)} d{index % SHAPES}" points="{at}"/>')
+    return f'<svg class="roc" viewBox="0 0 {size} {size}" role="img" aria-label="ROC curves">{"".join(parts)}</svg>'

@@ -19,6 +19,7 @@ from forethought.judges import JUDGES
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
+from forethought.report.more import able, scored
 from forethought.report.page import render
 from forethought.report.sources import ModelRuns, check_comparable, read_model, source_of, trained_on
 from forethought.run import Run, explain_disk, write_text
@@ -78,10 +79,13 @@ def gather(runs: Runs, *, title: str, about: str = "", reference: str | None = N
         tries=more_tries(heard),
         costs=tuple(cost for m in models for cost in costs(m.name, m.attempts)),
         lengths=tuple(length(m.name, m.attempts) for m in models),
+        **scored(models, reference),
+        **able(models, reference),
         packages=info["packages"],
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
-        seconds=sum(seconds for _, seconds, _ in made) + sum(_took(r) for m in models for r in (*m.attacks, *m.runs["judge"])),
+        seconds=sum(seconds for _, seconds, _ in made)
+        + sum(_took(r) for m in models for r in (*m.attacks, *(run for runs_ in m.runs.values() for run in runs_))),
     )
 
 

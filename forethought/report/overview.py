@@ -74,7 +74,11 @@ def headline(data: ReportData) -> View:
         points.append(figures.Point(clean(model.name), index, over, attacked))
         big = [
             (f"{name.capitalize()} under attack", "harmful requests, attacks pooled", attacked),
-            ("Over-refusal on borderline", "refused, asked directly" if refusals else "no judge of refusals spoke", over),
+            (
+                "Over-refusal on borderline",
+                "refused, asked directly" if refusals else "no judge of refusals spoke",
+                over,
+            ),
         ]
         length = next((n for n in data.lengths if n.model == model.name), None)
         cards.append({"index": index, "model": model, "big": big, "rest": _rest(data, model.name), "tokens": length})
@@ -122,4 +126,4 @@ def _unshared(data: ReportData) -> list[str]:
     for cell in data.cells:
         if cell.label == "harmful" and cell.attack != DIRECT:
             sent.setdefault(cell.model, set()).add(cell.attack)
-    return sorted(set().union(*sent.values()) - set.intersection(*sent.values())) if sent else []
+    return sorted(a for a in set().union(*sent.values()) if not all(a in own for own in sent.values()))

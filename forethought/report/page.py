@@ -36,11 +36,15 @@ def render(data: ReportData) -> str:
         "models": [_model(data, index) for index in range(len(data.models))],
         "counts": overview.counts(data),
         "headline": overview.headline(data),
+        "trained": any(m.distribution for m in data.models),
         "families": tables.families(data),
         "others": tables.others(data),
         "differences": tables.differences(data),
         "agreement": tables.agreement(data),
         "tries": tables.more_tries(data),
+        "separation": tables.separation(data),
+        "rocs": _rocs(data),
+        "capability": tables.capability(data),
         "options": transcripts.options(data),
         "total": len(data.transcripts),
         "attempts": _attempts(data),
@@ -59,7 +63,7 @@ def _attempts(data: ReportData) -> int:
 
 def _model(data: ReportData, index: int) -> View:
     card = data.models[index]
-    places = list(card.distribution.prompts.values()) if card.distribution else []
+    places: list[str] = list(card.distribution.prompts.values()) if card.distribution else []
     return {
         "card": card,
         "index": index,
@@ -67,6 +71,19 @@ def _model(data: ReportData, index: int) -> View:
         "rejected": sum(card.rejected.values()),
         "places": [(word, places.count(place)) for place, word in PLACES.items()] if places else [],
     }
+
+
+def _rocs(data: ReportData) -> list[View]:
+    """One small figure for each comparison that has a curve."""
+    places = {m.name: i for i, m in enumerate(data.models)}
+    found: dict[tuple[str, str], list[tuple[int, tuple[tuple[float, float], ...]]]] = {}
+    for curve in data.curves:
+        found.setdefault((curve.scope, curve.against), []).append((places[curve.model], curve.points))
+    order = sorted(found, key=lambda key: (key[1] != "benign", key[0] != "direct"))
+    return [
+        {"scope": scope, "against": against, "figure": Markup(figures.roc(found[scope, against]))}
+        for scope, against in order
+    ]
 
 
 PLACES = {"in": "in training", "near": "near a training prompt", "out": "not in training"}

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forethought.errors import ForethoughtError
-from forethought.records import Attempt, Example, Verdict, digest
+from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
 from forethought.run import Run, read_run, run_hash
 
 # The commands whose runs a report shows.
-KINDS = ("judge",)
+KINDS = ("judge", "score", "capability")
 
 
 @dataclass
@@ -23,6 +23,8 @@ class ModelRuns:
     attacks: list[Run] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    graded: list[Graded] = field(default_factory=list)
 
     @property
     def target(self) -> dict[str, str | None]:
@@ -59,16 +61,42 @@ def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
                 )
             said.add((verdict.judge, verdict.attempt))
             found.verdicts.append(verdict)
+    _add_scores(found)
+    _add_capability(found)
     return found
+
+
+def _add_scores(found: ModelRuns) -> None:
+    known = {run_hash(run) for run in found.attacks}
+    for run in found.runs["score"]:
+        source = source_of(run, "attempts", run.info["config"]["attempts"], "attack")
+        if run_hash(source) not in known:
+            raise ForethoughtError(
+                f"{run.path} scores {source.path}, of which '{found.name}' has no judge run. Judge it, or leave it out."
+            )
+        found.scores += run.read("scores.jsonl", Score)
+    if len({s.attempt for s in found.scores}) < len(found.scores):
+        raise ForethoughtError(f"two score runs of '{found.name}' are of the same attempts. Leave one out.")
+
+
+def _add_capability(found: ModelRuns) -> None:
+    for run in found.runs["capability"]:
+        asked = run.info["config"]["target"]
+        if (asked["name"], asked["system"]) != (found.target["name"], found.target["system"]):
+            raise ForethoughtError(
+                f"{run.path} is of {asked['name']}, but '{found.name}' is {found.target['name']}, or they differ in the system prompt."
+            )
+        found.graded += run.read("graded.jsonl", Graded)
+    if len({(r.task, r.mode, r.id) for r in found.graded}) < len(found.graded):
+        raise ForethoughtError(f"two capability runs of '{found.name}' hold the same task. Leave one out.")
 
 
 def _add_attack(found: ModelRuns, run: Run) -> None:
     if any(run_hash(run) == run_hash(other) for other in found.attacks):
         return
     if found.attacks and run.info["config"]["target"] != found.target:
-        raise ForethoughtError(
-            f"the runs of '{found.name}' are of different models: {found.target['name']} and {run.info['config']['target']['name']}. Name them apart."
-        )
+        names = f"{found.target['name']} and {run.info['config']['target']['name']}"
+        raise ForethoughtError(f"the runs of '{found.name}' are of different models: {names}. Name them apart.")
     known, added = {a.id for a in found.attempts}, run.read("attempts.jsonl", Attempt)
     twice = next((a.id for a in added if a.id in known), None)
     if twice is not None:

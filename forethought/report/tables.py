@@ -130,7 +130,9 @@ def differences(data: ReportData) -> View:
         "others": [i for i, m in enumerate(data.models) if m.name != data.reference],
         "made": len([c for c in data.differences if c.difference.p is not None]),
         "made_by_attack": len([c for c in data.by_attack if c.difference.p is not None]),
-        "sure": [len([c for c in t if (c.difference.corrected or 1) < 0.05]) for t in (data.differences, data.by_attack)],
+        "sure": [
+            len([c for c in t if (c.difference.corrected or 1) < 0.05]) for t in (data.differences, data.by_attack)
+        ],
         "rows": _lines(data, data.differences),
         "by_attack": _lines(data, data.by_attack),
     }
@@ -150,32 +152,77 @@ def _lines(data: ReportData, table: Iterable[Comparison]) -> list[View]:
 
 def agreement(data: ReportData) -> View:
     """Rows of judges, columns all models together and each of them."""
-    columns, rows = list(data.agreement), {}
+    rows: dict[tuple[Any, ...], View] = {}
     for column, found in data.agreement.items():
         for agreed in found:
             key = (agreed.judges, agreed.statistic)
             rows.setdefault(key, {"judges": agreed.judges, "statistic": agreed.statistic, "cells": {}})
             rows[key]["cells"][column] = agreed
     places = {m.name: i for i, m in enumerate(data.models)}
-    return {"columns": [(c, places.get(c)) for c in columns], "rows": list(rows.values()), "words": _landis}
+    return {
+        "columns": [(name, places.get(name)) for name in data.agreement],
+        "rows": list(rows.values()),
+        "words": _landis,
+    }
 
 
 def _landis(agreed: Agreed) -> str:
     """The usual word for a kappa (Landis and Koch 1977); for the value only, which an interval may not bear out."""
     if agreed.value is None:
         return ""
-    for least, word in ((0.8, "almost perfect"), (0.6, "substantial"), (0.4, "moderate"), (0.2, "fair"), (0.0, "slight")):
+    for least, word in (
+        (0.8, "almost perfect"),
+        (0.6, "substantial"),
+        (0.4, "moderate"),
+        (0.2, "fair"),
+        (0.0, "slight"),
+    ):
         if agreed.value > least:
             return word
     return "none"
 
 
-def more_tries(data: ReportData) -> list[View]:
-    """Rows of (attack, judge, kind, N) with one estimate a model."""
+def more_tries(data: ReportData) -> tuple[list[View], list[View]]:
+    """Rows of (attack, judge, kind, N) with one estimate a model: by the judge of the headline, and by the others."""
     rows: dict[tuple[Any, ...], View] = {}
     for t in data.tries:
         key = (t.attack, t.judge, t.found.kind, t.found.tries)
         row = {"attack": t.attack, "judge": t.judge, "measure": t.measure, "kind": t.found.kind, "n": t.found.tries}
-        rows.setdefault(key, row | {"cells": {}})["cells"][t.model] = t.found
-    order = {kind: i for i, kind in enumerate(("bon_attack", "safe_of_n"))}
-    return sorted(rows.values(), key=lambda r: (r["attack"], r["judge"], order[r["kind"]], r["n"]))
+        if t.found.tries > 1 or t.found.kind == "bon_attack":  # With one try the two are one.
+            rows.setdefault(key, row | {"cells": {}})["cells"][t.model] = t.found
+    found = sorted(rows.values(), key=lambda r: (r["attack"], r["judge"], r["kind"], r["n"]))
+    first = headline_judge(data)
+    return [r for r in found if r["judge"] == first], [r for r in found if r["judge"] != first]
+
+
+def separation(data: ReportData) -> View:
+    """AUROC by what harmful requests are set against: direct and mean first, then attack by attack."""
+    rows: dict[tuple[Any, ...], View] = {}
+    for s in data.separations:
+        row = rows.setdefault(
+            (s.against, s.attack), {"attack": s.attack, "against": s.against, "cells": {}, "changes": {}}
+        )
+        row["cells"][s.model] = s
+    for c in data.auroc_changes:
+        if (c.against, c.attack) in rows:
+            rows[c.against, c.attack]["changes"][c.first] = c.difference
+    short = [row for row in rows.values() if row["attack"] in (DIRECT, "mean")]
+    return {"short": short, "long": [row for row in rows.values() if row["attack"] not in (DIRECT, "mean")]}
+
+
+def capability(data: ReportData) -> list[View]:
+    """Rows of (task, mode) with one cell a model: what it can do, and how that stands to the reference."""
+    rows: dict[tuple[str, str], View] = {}
+    for model, found in data.abilities.items():
+        for a in found:
+            row = rows.setdefault((a.task, a.mode), {"task": a.task, "mode": a.mode, "chance": a.chance, "cells": {}})
+            row["cells"][model] = {
+                "ability": a,
+                "view": rate_view(a.accuracy, a.n) if a.accuracy else None,
+                "change": None,
+            }
+    for model, changes in data.ability_changes.items():
+        for change in changes:
+            if (change.task, change.mode) in rows:
+                rows[change.task, change.mode]["cells"][model]["change"] = change
+    return list(rows.values())

@@ -56,7 +56,9 @@ def check_run(path: Path, limits: Limits, baseline: Path | None = None) -> list[
     Harm is judged by the judges that know of harm, and where there is none, by those of refusals, and the line says "not refused".
     """
     if limits.max_asr is None and limits.max_over_refusal is None and baseline is None:
-        raise ForethoughtError("there is no limit to check: give --max-asr, --max-over-refusal, or --baseline with --max-drop.")
+        raise ForethoughtError(
+            "there is no limit to check: give --max-asr, --max-over-refusal, or --baseline with --max-drop."
+        )
     now, before = read_judged(path), read_judged(baseline) if baseline else None
     if before and before.asked != now.asked:
         raise ForethoughtError(f"{path} and {baseline} were asked different prompts, or with other sampling.")
