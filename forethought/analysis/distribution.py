@@ -36,9 +36,9 @@ OWNERS = {name: family for family, names in FAMILIES.items() for name in names}
 
 
 class Distribution(Record):
-    """What one model met in training. An attack was `seen` where its style or wrapper stands in training prompts, its `family` where that
-    of a relative does, else `unseen`. A prompt is `in` where training held the same text, `near` where it held a similar one or one contains
-    the other, else `out`; keyed by `Prompt.base`."""
+    """What one model met in training. An attack was `seen` where its style or wrapper stands in training prompts, its `family` where
+    that of a relative does, else `unseen`. A prompt is `in` where training held the same text, `near` where it held a similar one or one
+    contains the other, else `out`; keyed by `Prompt.base`."""
 
     attacks: dict[str, Met]
     prompts: dict[str, Place]
