@@ -77,7 +77,7 @@ def compare(
     found = []
     for key in shared:
         pairs = [(one[key][id], two[key][id]) for id in one[key]]
-        make = _nll if is_likelihood(a for a, _ in pairs) else _accuracy
+        make = _nll if is_likelihood(row for pair in pairs for row in pair) else _accuracy
         found.append(make(key, pairs, margin_nll if make is _nll else margin, resamples, rng))
     return found
 

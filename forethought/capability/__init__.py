@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from forethought.errors import ForethoughtError
 from forethought.flow import Flow
 from forethought.records import Graded, Record, Sampling, digest
 from forethought.registry import Entry, resolve
@@ -67,6 +66,4 @@ def load_task(spec: str) -> tuple[str, Task]:
 def draw(items: list[Item], take: int | None, seed: int) -> list[Item]:
     """`take` questions by hash of seed and id, so the same for every model, and a larger draw holds a smaller one."""
     unique = {item.id: item for item in items}
-    if not unique:
-        raise ForethoughtError("there are no questions in it.")
     return sorted(unique.values(), key=lambda item: digest(seed, item.id))[:take]

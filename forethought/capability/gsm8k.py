@@ -43,7 +43,7 @@ def gsm8k(path: str = "", shots: int = 3) -> Task:
 
 
 def read_number(text: str) -> str | None:
-    """The one number that a reply gives as its answer, in lowest terms ("1200", "5/2"); None where it gives none, or two that differ.
+    """The one number that a reply gives as its answer ("1200", "2.5", "2/3"); None where it gives none, or two that differ.
 
     Read is what follows `####`; where there is none, sentences and lines that begin with "The answer is" or "Answer:"; or a reply that is
     nothing but a number. Commas between thousands, a currency and a unit may stand with it. The last number of a text is a guess, and is
@@ -68,7 +68,17 @@ def _value(said: str) -> str | None:
     if match["sign"] and match["minus"]:
         return None
     number = Fraction((match["whole"].replace(",", "") or "0") + (match["part"] or "")) / int(match["under"] or 1)
-    return str(-number if match["sign"] or match["minus"] else number)
+    return _written(-number if match["sign"] or match["minus"] else number)
+
+
+def _written(number: Fraction) -> str:
+    """One way to write a number: `-3`, `86.67`, or `2/3` where decimals do not end."""
+    digits = next((d for d in range(20) if (number * 10**d).denominator == 1), None)
+    if digits is None:
+        return str(number)
+    whole = str(abs(int(number * 10**digits))).rjust(digits + 1, "0")
+    sign = "-" if number < 0 else ""
+    return f"{sign}{whole[:-digits]}.{whole[-digits:]}" if digits else f"{sign}{whole}"
 
 
 def _item(row: Row) -> Item:

@@ -117,11 +117,11 @@ def show(path: Path) -> None:
         why = ", ".join(f"{count} {reason}" for reason, count in a.unscored.items())
         r = a.accuracy
         if r is None:
-            cells = (number(a.nll), str(sum(a.unscored.values())), "", f"{number(a.nll_low)}-{number(a.nll_high)}")
+            cells = (number(a.nll), str(sum(a.unscored.values())), "", _interval(a.nll_low, a.nll_high))
             said = f"nats per token, {a.tokens} tokens"
         else:
-            cells = (number(r.value), str(r.unscored), number(a.chance), f"{number(r.low)}-{number(r.high)}")
-            said = f"{number(r.lowest)}-{number(r.highest)}"
+            cells = (number(r.value), str(r.unscored), number(a.chance), _interval(r.low, r.high))
+            said = _interval(r.lowest, r.highest)
         notes = "; ".join(filter(None, (a.standing if a.standing != "above chance" else "", why)))
         print(_line(a.task, a.mode, str(a.n), *cells, f"{said}  {notes}".rstrip()))
     print(
@@ -130,10 +130,14 @@ def show(path: Path) -> None:
     )
 
 
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+
+
 def _line(task: str, mode: str, *cells: str) -> str:
     widths = (6, 10, 10, 12, 18)
     return (
-        f"{task:<14}{mode:<22}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
+        f"{task:<20} {mode:<22}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -35,7 +36,7 @@ def capability(
 
     `take` questions of each task are drawn by hash, the same for every model. A server is asked only what needs no likelihoods.
     """
-    specs = dict.fromkeys(tasks)
+    specs, weights = dict.fromkeys(tasks), weights_of(target)
     loaded = dict(map(load_task, specs))
     if len(loaded) < len(specs):
         raise ForethoughtError("one task is named twice. Give each its own run, or other options.")
@@ -43,15 +44,20 @@ def capability(
     if target.name.startswith("openai:"):
         ways = _without_likelihood(target, ways, say)
     items = {name: draw(loaded[name].read(), take, seed) for name in dict.fromkeys(name for name, _ in ways)}
+    for name, found in items.items():
+        if not found:
+            raise ForethoughtError(f"{name}: there are no questions in its data.")
     inputs = {name: digest([i.model_dump() for i in found]) for name, found in items.items()}
     settings = {
         "tasks": list(loaded), "data": list(specs), "modes": [f"{n} {m}" for n, m in ways], "take": take, "max_tokens": max_tokens,
         "target": target.model_dump(),
     }  # fmt: skip
-    run = open_run(out, "capability", settings, {**inputs, **weights_of(target)}, seed=seed, overwrite=overwrite)
+    run = open_run(out, "capability", settings, {**inputs, **weights}, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
     planned = {f"{n}/{m}/{i.id}": (n, m, way, i) for (n, m), way in ways.items() for i in items[n]}
+    counts = ", ".join(f"{name} {len(found)}" for name, found in items.items())
+    say(f"capability: {len(planned)} asks ({counts} questions; {len(ways)} modes in all) to {target.name}")
     rows = run.read(ROWS, Graded)
     seen = {f"{r.task}/{r.mode}/{r.id}" for r in rows}
 
@@ -93,9 +99,9 @@ def harness(
         return run
     unload()
     found = evaluate(target, names, take, max_tokens, seed)
-    write_json(
-        run.path / "harness.json", {k: found[k] for k in ("results", "versions", "n-shot", "configs") if k in found}
-    )
+    # Its task configurations may hold functions.
+    kept = {k: found[k] for k in ("results", "versions", "n-shot", "configs") if k in found}
+    write_json(run.path / "harness.json", json.loads(json.dumps(kept, default=str)))
     rows = graded(found)
     return _finish(run, rows, len(rows), ["harness.json"])
 
