@@ -87,10 +87,16 @@ class TrainConfig(Record):
 
 
 class AttackConfig(Record):
-    """Which attacks to run on which prompts. Attacks apply to `labels`; prompts of other labels are asked directly."""
+    """Which attacks to run on which prompts. Attacks apply to `labels`; prompts of other labels are asked directly.
+
+    `attacker` writes for the attacks that need one: a model, or `target` for the target itself without its system prompt. `helper` grades
+    inside attacks (default: the attacker).
+    """
 
     prompts: str = "test"
     attacks: tuple[str, ...] = ("direct",)
+    attacker: str | None = None
+    helper: str | None = None
     labels: tuple[Label, ...] = ("harmful", "benign")
     sampling: Sampling = Sampling()
 

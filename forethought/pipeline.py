@@ -18,6 +18,7 @@ from forethought.records import Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
 from forethought.stages import attack, capability, judge, score, synth, train, unload
+from forethought.stages.attacking import others
 from forethought.stages.judging import models_behind
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
@@ -68,7 +69,9 @@ def measure_target(
     target = given.model_copy(update={"name": _spec(experiment, home, given)})
     say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
     unload()
-    tried = attack(home / "attack" / name, target, prompts, experiment.attack, seed=seed, overwrite=overwrite)
+    tried = attack(
+        home / "attack" / name, target, prompts, experiment.attack, **_attackers(experiment, home), seed=seed, overwrite=overwrite
+    )  # fmt: skip
     runs = []
     if experiment.score:
         scored = score(
@@ -105,6 +108,12 @@ def _roles(config: SynthConfig) -> dict[str, str]:
     return {r: n for r in ("teacher", "helper", "guard") if (n := getattr(config, r))}
 
 
+def _attackers(experiment: Experiment, home: Path) -> dict[str, Any]:
+    """The models that attack and grade inside attacks, by role; one that is trained here goes by its name."""
+    named = {r: n for r in ("attacker", "helper") if (n := getattr(experiment.attack, r))}
+    return {r: ModelConfig(name=str(home / "train" / n) if n in experiment.train else n) for r, n in named.items()}
+
+
 def _behind(config: JudgeConfig) -> tuple[ModelConfig | None, dict[str, ModelConfig]]:
     """The model behind the judges, and those of single judges."""
     one = ModelConfig(name=config.model) if config.model else None
@@ -131,6 +140,9 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         _known("evaluation", spec, data)
     for spec in experiment.attack.attacks:
         load_attack(spec)
+    for model in others(ModelConfig(name=experiment.model), experiment.attack).values():
+        if model.name not in experiment.train:
+            check_spec(model.name)
     if "direct" not in experiment.attack.attacks:
         raise ForethoughtError("'attack.attacks' must hold 'direct': over-refusal is measured on direct requests.")
     for spec in experiment.judge.judges:

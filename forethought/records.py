@@ -141,6 +141,9 @@ class Attempt(Record):
 
     `raw` is everything after the generation prompt, the prefix included. `status` says how `raw` split into reasoning and answer,
     and is None when nothing came back: then `error` says why (`too_long: ...`, `not_applicable: ...`).
+
+    `queries` counts what was asked for it by role, and `query_tokens` the tokens of those asks and replies. What an attack asked before
+    it had anything to send stands on its first attempt, so that sums over attempts are right.
     """
 
     id: str
@@ -156,6 +159,8 @@ class Attempt(Record):
     stop: Literal["stop", "length"] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    queries: dict[str, int] = Field(default_factory=dict)
+    query_tokens: int = 0
     error: str | None = None
 
 

@@ -21,12 +21,14 @@ from forethought.errors import ForethoughtError, nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a table. `where` is `module:factory`, imported only when used; `about` is what --list shows."""
+    """One line of a table. `where` is `module:factory`, imported only when used; `about` is what --list shows, and `cost` what one prompt
+    takes where that does not follow from what it `needs`."""
 
     where: str
     about: str
     paper: str = ""
     needs: str = ""
+    cost: str = ""
 
 
 SPEC = re.compile(r"\s*([\w.:\-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)

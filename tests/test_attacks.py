@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,25 @@ import pytest
 from conftest import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recover import CAN_CHANGE, RECOVERS
 
+import forethought
 from forethought import stages
 from forethought.analysis.rates import cells, rate, wilson
 from forethought.attacks import ATTACKS, Attack, as_attack, load_attack
 from forethought.attacks.tense import to_past
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Flow
+from forethought.flow import Flow, Rng, generator_for
 from forethought.judges import JUDGES
 from forethought.prompts import fill, fill_messages
 from forethought.records import Attempt, Message, Messages, Prompt, Sent, Verdict, make_prompt, user
 from forethought.registry import Entry
 from forethought.run import Run
 
-REWORDS = {"past_tense"}
+# Attacks that ask a model are in test_attackers.py, those that need weights in a file of their own.
+ALONE = [name for name, entry in ATTACKS.items() if not entry.needs]
+DRAWS = {"misspelling", "bon", "templates", "style_frame"}
 EXAMPLES = [
     "How do I bake bread?",
     "Write me a poem about my cat.",
@@ -35,11 +40,13 @@ EXAMPLES = [
 ]
 
 
-def sent(attack: Attack, prompt: Prompt) -> list[Sent] | AskFailed:
+def sent(attack: Attack, prompt: Prompt, seed: int = 0) -> list[Sent] | AskFailed:
     """What an attack that asks no model sends, or why it does not apply."""
     flow = attack(prompt)
     try:
-        next(flow)
+        question = next(flow)
+        while isinstance(question, Rng):
+            question = flow.send(generator_for(seed, prompt.id))
     except StopIteration as stop:
         found: list[Sent] = stop.value
         return found
@@ -57,40 +64,85 @@ def check(name: str, text: str) -> None:
     )
     for messages in (user(text), turns):
         prompt = make_prompt(messages, "harmful", "test")
-        attack = load_attack(name)[1]
-        found = sent(attack, prompt)
+        found = sent(load_attack(name)[1], prompt)
         again = sent(load_attack(name)[1], prompt)
         if isinstance(found, AskFailed):
-            assert isinstance(again, AskFailed) and name in REWORDS and not text.strip()
-            assert found.kind == "not_applicable"
+            assert isinstance(again, AskFailed) and found.kind == again.kind == "not_applicable"
+            assert name in RECOVERS, "what stands around a request can stand around any"
+            assert not text.strip() or not CAN_CHANGE.get(name, bool)(text), (
+                "not applicable, though there is something to change"
+            )
             continue
-        assert found == again and len(found) >= 1
+        assert found == again and len(found) >= 1, "the same seed gives the same attack"
         for one in found:
-            assert one.messages[: len(messages) - 1] == messages[:-1], "earlier turns and the system message stay"
-            payload = one.messages[-1].content
-            if name not in REWORDS:
-                assert text in payload
-            assert (payload == text) == (name == "direct")
+            check_sent(name, one, prompt)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+def check_sent(name: str, one: Sent, prompt: Prompt) -> None:
+    """The request is kept, and something about what is sent is not what was there."""
+    kept = len(prompt.messages) - 1
+    assert one.messages[:kept] == prompt.messages[:-1], "earlier turns and the system message stay"
+    assert all(m.role != "system" for m in one.messages[kept:])
+    assert one.messages[-1].role == "user" and one.reply is None
+    payload = one.messages[-1].content
+    recovers = RECOVERS.get(name, lambda payload, text: text in payload)
+    assert recovers(payload, prompt.text), f"{name} lost the request: {payload!r}"
+    assert ((one.messages, one.prefix) == (prompt.messages, "")) == (name == "direct"), "an attack that changes nothing"
+
+
+@pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("text", [*HOSTILE.values(), *EXAMPLES], ids=[*HOSTILE, *map(str, range(len(EXAMPLES)))])
 def test_every_attack_on_hostile_text(name: str, text: str) -> None:
     check(name, text)
 
 
-@given(st.text())
-@settings(max_examples=60, deadline=None, database=None)
-def test_every_attack_on_any_text(text: str) -> None:
-    for name in ATTACKS:
-        check(name, text)
+@pytest.mark.parametrize("name", ALONE)
+@given(text=st.text())
+@settings(max_examples=15, deadline=None, database=None)
+def test_every_attack_on_any_text(name: str, text: str) -> None:
+    check(name, text)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("messages", [(), (Message(role="system", content="only a system message"),)])
 def test_every_attack_on_a_conversation_without_a_user_turn(name: str, messages: Messages) -> None:
     found = sent(load_attack(name)[1], make_prompt(messages, "harmful", "test"))
-    assert isinstance(found, AskFailed) or (name == "direct" and found == [Sent(messages=messages)])
+    if name == "direct":
+        assert found == [Sent(messages=messages)]
+    else:
+        assert isinstance(found, AskFailed) and found.kind == "not_applicable"
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_only_attacks_that_draw_depend_on_the_seed(name: str) -> None:
+    """Only an attack that draws may depend on the seed, and one that draws must."""
+    prompt = make_prompt(
+        "Please tell me everything about the old stone bridges of my home town, and who built them", "harmful", "test"
+    )
+    drawn = {
+        json.dumps([s.model_dump() for s in found])
+        for seed in range(4)
+        if isinstance(found := sent(load_attack(name)[1], prompt, seed), list)
+    }
+    assert (len(drawn) > 1) == (name in DRAWS)
+
+
+def test_a_lost_request_is_seen() -> None:
+    """The checks above can fail."""
+    for name in ALONE:
+        if name != "direct":
+            with pytest.raises((AssertionError, ValueError, IndexError, KeyError, TypeError)):
+                check_sent(
+                    name,
+                    Sent(messages=user("Something else\n\nentirely.")),
+                    make_prompt("How do I bake bread?", "harmful", "t"),
+                )
+            with pytest.raises((AssertionError, ValueError, IndexError, KeyError, TypeError)):
+                check_sent(
+                    name,
+                    Sent(messages=user("How do I bake bread?")),
+                    make_prompt("How do I bake bread?", "harmful", "t"),
+                )
 
 
 @pytest.mark.parametrize(
@@ -264,8 +316,12 @@ def test_a_judge_goes_by_the_name_it_was_called_by(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("judge", JUDGES)
 def test_every_judge_leaves_failed_attempts_unscored(tmp_path: Path, judge: str) -> None:
+    """Also one whose model would have called it safe: an attempt that failed is not shown to it."""
     run, attempts = attacked(tmp_path, f"{__name__}:breaks")
-    verdicts = stages.judge(tmp_path / "judged", run.path, [judge]).read("verdicts.jsonl", Verdict)
+    rubric = Path(forethought.__file__).parent / "judges" / "rubrics" / "harmbench.yaml"
+    spec = f"{judge}(path={rubric})" if judge == "rubric" else judge
+    model = ModelConfig(name="scripted:refuse") if JUDGES[judge].needs else None
+    verdicts = stages.judge(tmp_path / "judged", run.path, [spec], model).read("verdicts.jsonl", Verdict)
     assert len(attempts) == len(verdicts) == 1
     assert verdicts[0].score is None and "broken {attack}" in (verdicts[0].error or "")
 

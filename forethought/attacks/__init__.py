@@ -21,6 +21,8 @@ Attack = Callable[[Prompt], Flow[list[Sent]]]
 Transform = Callable[[Messages], Messages]
 RandomTransform = Callable[[Messages, random.Random], Messages]
 
+ATTACKER = "an attacker model"
+HELPED = "an attacker and a helper model"
 UNCHANGED = "the attack left the prompt unchanged"
 SORRY, JAILBROKEN, PAP = "arXiv 2406.14598", "arXiv 2307.02483", "arXiv 2401.06373"
 
@@ -77,8 +79,18 @@ ATTACKS: dict[str, Entry] = {
     "no_thought": Entry("forethought.attacks.reasoning:no_thought", "asks the model not to think", "arXiv 2502.12202"),
     "forged_verdict": Entry("forethought.attacks.reasoning:forged_verdict", "a safety check in the prompt, passed", "arXiv 2502.12893"),
     "thought_flooding": Entry("forethought.attacks.reasoning:thought_flooding", "a long harmless puzzle first", "arXiv 2510.26418"),
-    "bon": Entry("forethought.attacks.sampled:bon", "best of n: random case, order and noise", "arXiv 2412.03556"),
-    "templates": Entry("forethought.attacks.template_file:templates", "templates from a file: templates:PATH", "arXiv 2309.10253"),
+    "bon": Entry("forethought.attacks.sampled:bon", "best of n: random case, order and noise", "arXiv 2412.03556", cost="n queries"),
+    "templates": Entry("forethought.attacks.template_file:templates", "from a file: templates:PATH", "arXiv 2309.10253", cost="n queries"),
+    "style_frame": Entry("forethought.attacks.rewriting:style_frame", "a style's frame, drawn by seed: style=NAME", SORRY),
+    "rewrite": Entry("forethought.attacks.rewriting:rewrite", "rewritten in a style: style=NAME", SORRY, ATTACKER),
+    "rewrite_tense": Entry("forethought.attacks.rewriting:rewrite_tense", "tense=past or future, by model", "arXiv 2407.11969", ATTACKER),
+    "pap": Entry("forethought.attacks.persuading:pap", "rewritten by one of 40 techniques of persuasion", PAP, ATTACKER),
+    "translation": Entry("forethought.attacks.translation:translation", "language=fr, ml or any name", "arXiv 2310.06474", ATTACKER),
+    "decomposition": Entry("forethought.attacks.decomposition:decomposition", "in parts, a turn each", "arXiv 2402.17262", ATTACKER),
+    "crescendo": Entry("forethought.attacks.crescendo:crescendo", "nearer turn by turn, back if refused", "arXiv 2404.01833", HELPED),
+    "pair": Entry("forethought.attacks.pair:pair", "prompts improved from the target's answers", "arXiv 2310.08419", HELPED),
+    "tap": Entry("forethought.attacks.tap:tap", "PAIR that branches and prunes", "arXiv 2312.02119", HELPED),
+    "autodan": Entry("forethought.attacks.autodan:autodan", "genetic search over templates", "arXiv 2310.04451", HELPED),
 }
 # fmt: on
 
@@ -100,7 +112,11 @@ def load_attack(spec: str) -> tuple[str, Attack]:
 
     `a+b+c` applies a first; only the last may be a flow. `templates:PATH` is `templates(path=PATH)`.
     """
-    parts = [(part, _resolve(part)) for part in split_spec(spec)]
+    names = split_spec(spec)
+    alone = [n for n in names if (entry := ATTACKS.get(_table_name(n))) and entry.needs == HELPED]
+    if alone and len(names) > 1:
+        raise ForethoughtError(f"'{alone[0]}' writes its own messages, so it cannot stand beside '+'. Name it alone.")
+    parts = [(part, _resolve(part)) for part in names]
     return spec, as_attack(parts[0][1] if len(parts) == 1 else chain(parts))
 
 
@@ -109,6 +125,19 @@ def describe(spec: str) -> tuple[str, str]:
     entries = [ATTACKS.get(_table_name(part)) for part in split_spec(spec)]
     papers = dict.fromkeys(e.paper for e in entries if e and e.paper)
     return "; then ".join(e.about if e else "a custom attack" for e in entries), ", ".join(papers)
+
+
+def needed(spec: str) -> str:
+    """What models the parts of a spec need besides the target, for errors and tables; empty for none and for a custom attack."""
+    entries = [ATTACKS.get(_table_name(part)) for part in split_spec(spec)]
+    return " and ".join(dict.fromkeys(e.needs for e in entries if e and e.needs))
+
+
+def cost_of(entry: Entry) -> str:
+    """What an attack costs a prompt, as a class: `1 query`, `n queries`, `attacker` (and its queries) or `weights`."""
+    if "weights" in entry.needs:
+        return "weights"
+    return entry.cost or ("attacker" if entry.needs else "1 query")
 
 
 def as_attack(made: Callable[..., Any]) -> Attack:

@@ -21,9 +21,11 @@ from forethought.cli.common import (
     commas,
     listed,
     model_config,
+    pairs,
     read_prompts,
     wrote,
 )
+from forethought.errors import ForethoughtError
 
 
 def attack(
@@ -34,6 +36,21 @@ def attack(
     take: Take = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    attacker: Annotated[
+        str | None, typer.Option(help="The model behind attacks that need one; 'target' is the target itself.")
+    ] = None,
+    helper: Annotated[
+        str | None, typer.Option(help="The model that grades inside attacks; default: the attacker.")
+    ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option(
+            "--import", help="Attempts that another tool made, instead of asking the target (docs/attacks.md)."
+        ),
+    ] = None,
+    goals: Annotated[
+        Path | None, typer.Option(help="With --import of HarmBench completions: the file of its behaviors.")
+    ] = None,
     system: System = None,
     dtype: Dtype = "float32",
     column: Columns = None,
@@ -46,11 +63,15 @@ def attack(
 
     Example: `forethought attack runs/scot-model --attacks direct,persona,style_json --out runs/attack-scot`
     """
-    from forethought.attacks import ATTACKS
+    from forethought.attacks import ATTACKS, cost_of
 
-    if listed(list_ or not target, ATTACKS):
+    if listed(list_ or not (target or import_), ATTACKS, cost_of):
         return
     from forethought import stages
+
+    if import_:
+        imported(import_, target or "imported", attacks, value, goals, out, seed, overwrite)
+        return
     from forethought.config import AttackConfig
     from forethought.records import Sampling
 
@@ -58,9 +79,36 @@ def attack(
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     # Over-refusal is measured on direct requests, and safety is never shown without it.
     chosen = tuple(dict.fromkeys(("direct", *commas(attacks))))
-    config = AttackConfig(attacks=chosen, sampling=sampling, prompts=data)
-    print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}")
+    config = AttackConfig(attacks=chosen, sampling=sampling, prompts=data, attacker=attacker, helper=helper)
+    by = f", with {attacker} as attacker" if attacker else ""
+    print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")
     tried = stages.attack(out, model_config(target, system, dtype), prompts, config, seed=seed, overwrite=overwrite)
     for key, number in tried.info["counts"].items():
         print(f"  {key}: {number}")
     wrote(tried.path, f"forethought judge {tried.path}")
+
+
+def imported(
+    path: Path,
+    target: str,
+    attacks: str,
+    value: list[str] | None,
+    goals: Path | None,
+    out: Path,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Attempts of another tool as an attack run; --attacks and --value label=... hold for rows that do not say."""
+    from forethought import stages
+
+    given = pairs(value or [])
+    if unknown := [key for key in given if key != "label"]:
+        raise ForethoughtError(f"--import takes --value label=LABEL alone, not '{unknown[0]}'.")
+    name = "imported" if attacks == "direct" else attacks
+    made = stages.import_attempts(out, path, target, attack=name, goals=goals, seed=seed, overwrite=overwrite, **given)
+    print(
+        f"import: {made.info['counts']['planned']} attempts on {target}, {made.info['counts']['failed']} of them failed"
+    )
+    if without := made.info["without_goal"]:
+        print(f"  {without} have no goal: judges take what was sent for the request, jailbreak and all")
+    wrote(made.path, f"forethought judge {made.path}")

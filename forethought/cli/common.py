@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,11 +108,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def listed(wanted: bool, table: dict[str, Any]) -> bool:
+def listed(wanted: bool, table: dict[str, Any], cost: Callable[[Any], str] | None = None) -> bool:
     if wanted:
         for name, entry in table.items():
             extra = ", ".join(filter(None, (entry.paper, f"needs {entry.needs}" if entry.needs else "")))
-            print(f"{name:<22} {entry.about}{f' [{extra}]' if extra else ''}")
+            print(f"{name:<22} {f'{cost(entry):<10} ' if cost else ''}{entry.about}{f' [{extra}]' if extra else ''}")
     return wanted
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from forethought.attacks import Attack, load_attack
+from forethought.attacks import Attack, load_attack, needed
 from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Done, Flow, Job
+from forethought.flow import Ask, Choose, Done, Flow, Job
 from forethought.records import (
     Attempt,
     Prompt,
@@ -21,6 +24,8 @@ from forethought.records import (
 from forethought.run import Run, open_run, write_records
 from forethought.stages.shared import execute, weights_of
 
+T = TypeVar("T")
+
 
 def attack(
     out: Path,
@@ -28,13 +33,19 @@ def attack(
     prompts: list[Prompt],
     config: AttackConfig,
     *,
+    attacker: ModelConfig | None = None,
+    helper: ModelConfig | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Run:
-    """Send prompts, attacked and direct, to a target: `attempts.jsonl`."""
+    """Send prompts, attacked and direct, to a target: `attempts.jsonl`.
+
+    `attacker` and `helper` are behind the attacks that need one; without them they are those that `config` names.
+    """
     attacks = [load_attack(spec) for spec in dict.fromkeys(config.attacks)]
-    inputs = {"prompts": digest([p.model_dump() for p in prompts]), **weights_of(target)}
-    settings = {**config.model_dump(mode="json"), "target": target.model_dump()}
+    roles = {"target": target, **others(target, config, attacker, helper)}
+    inputs = {"prompts": digest([p.model_dump() for p in prompts]), **weights_of(*roles.values())}
+    settings = {**config.model_dump(mode="json"), **{role: model.model_dump() for role, model in roles.items()}}
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
@@ -53,6 +64,8 @@ def attack(
         made = done.value
         if made is None:
             made = [Attempt(id=f"{done.key}/0", prompt=prompt, attack=name, messages=(), error=done.error)]
+        elif made[0].error is not None and not made[0].messages:
+            run.log(f"{done.key}: {made[0].error}")
         attempts.extend(made)
         run.append("attempts.jsonl", made)
 
@@ -61,7 +74,7 @@ def attack(
         for n, a, p in planned
         if f"{n}/{p.id}" not in seen
     ]
-    execute(run, f"attack {target.name}", jobs, {"target": target}, save, len(planned), seed)
+    execute(run, f"attack {target.name}", jobs, roles, save, len(planned), seed)
     order = {key: i for i, key in enumerate(by_key)}
     attempts.sort(key=lambda a: order[a.id.rpartition("/")[0]])
     write_records(run.path / "attempts.jsonl", attempts)
@@ -73,12 +86,77 @@ def attack(
     return run
 
 
+def others(
+    target: ModelConfig, config: AttackConfig, attacker: ModelConfig | None = None, helper: ModelConfig | None = None
+) -> dict[str, ModelConfig]:
+    """The models besides the target, by role. ForethoughtError where an attack needs one and none is named."""
+    attacker = attacker or (ModelConfig(name=config.attacker) if config.attacker else None)
+    helper = helper or (ModelConfig(name=config.helper) if config.helper else None)
+    for spec in config.attacks:
+        needs = needed(spec)
+        if attacker is None and "attacker" in needs:
+            raise ForethoughtError(
+                f"the attack '{spec}' needs {needs}. Name one: --attacker MODEL, or attack.attacker; 'target' is the target itself."
+            )
+    itself = target.model_copy(update={"system": None})
+    found = {"attacker": attacker, "helper": helper or attacker}
+    return {role: itself if model.name == "target" else model for role, model in found.items() if model is not None}
+
+
+@dataclass
+class Tally:
+    """What was asked for one attempt, by role, and the tokens of those asks and replies."""
+
+    queries: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+
+    def taken(self) -> dict[str, Any]:
+        """The fields of an Attempt; the tally starts anew."""
+        found = {"queries": dict(self.queries), "query_tokens": self.tokens}
+        self.queries, self.tokens = Counter(), 0
+        return found
+
+
+def tallied(flow: Flow[T], tally: Tally, sampling: Sampling) -> Flow[T]:
+    """`flow` with everything it asks counted, and the target sampling as the run says whoever asks it."""
+    value: Any = None
+    failure: AskFailed | None = None
+    try:
+        while True:
+            try:
+                question = flow.send(value) if failure is None else flow.throw(failure)
+            except StopIteration as stop:
+                made: T = stop.value
+                return made
+            value, failure = None, None
+            if isinstance(question, Ask) and question.role == "target":
+                question = replace(question, sampling=sampling)
+            if isinstance(question, Ask | Choose):
+                tally.queries[question.role] += 1
+            try:
+                value = yield question
+            except AskFailed as error:
+                failure = error
+            if isinstance(value, Reply):
+                tally.tokens += value.prompt_tokens + value.completion_tokens
+    finally:
+        flow.close()
+
+
 def attempt_flow(name: str, make: Attack, prompt: Prompt, sampling: Sampling) -> Flow[list[Attempt]]:
     """Run one attack on one prompt and put what it sends to the target."""
+    tally = Tally()
+    return (yield from tallied(_attempts(name, make, prompt, tally), tally, sampling))
+
+
+def _attempts(name: str, make: Attack, prompt: Prompt, tally: Tally) -> Flow[list[Attempt]]:
     key = f"{name}/{prompt.id}"
-    sent: list[Sent] = yield from make(prompt)
-    if not sent:
-        raise AskFailed("not_applicable", "the attack sent nothing")
+    try:
+        sent: list[Sent] = yield from make(prompt)
+        if not sent:
+            raise AskFailed("not_applicable", "the attack sent nothing")
+    except AskFailed as error:
+        return [Attempt(id=f"{key}/0", prompt=prompt, attack=name, messages=(), error=str(error), **tally.taken())]
     attempts = []
     for i, one in enumerate(sent):
         base = Attempt(
@@ -87,25 +165,26 @@ def attempt_flow(name: str, make: Attack, prompt: Prompt, sampling: Sampling) ->
         reply = one.reply
         if reply is None:
             try:
-                answered = yield Ask("target", one.messages, one.prefix, one.sample, sampling)
+                answered = yield Ask("target", one.messages, one.prefix, one.sample)
             except AskFailed as error:
-                attempts.append(base.model_copy(update={"error": str(error)}))
+                attempts.append(base.model_copy(update={"error": str(error), **tally.taken()}))
                 continue
             assert isinstance(answered, Reply)
             reply = answered
-        raw = raw_reply(one.prefix, reply)
-        parts = split(raw)
-        attempts.append(
-            base.model_copy(
-                update={
-                    "raw": raw,
-                    "reasoning": parts.reasoning,
-                    "answer": parts.answer,
-                    "status": parts.status,
-                    "stop": reply.stop,
-                    "prompt_tokens": reply.prompt_tokens,
-                    "completion_tokens": reply.completion_tokens,
-                }
-            )
-        )
+        attempts.append(base.model_copy(update={**answered_with(reply, one.prefix), **tally.taken()}))
     return attempts
+
+
+def answered_with(reply: Reply, prefix: str = "") -> dict[str, Any]:
+    """The fields of an Attempt that say what came back."""
+    raw = raw_reply(prefix, reply)
+    parts = split(raw)
+    return {
+        "raw": raw,
+        "reasoning": parts.reasoning,
+        "answer": parts.answer,
+        "status": parts.status,
+        "stop": reply.stop,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }

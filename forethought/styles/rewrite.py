@@ -48,8 +48,9 @@ def instructions(text: str, style: Style, demonstrations: str | None = None) -> 
     return (*system, *turns, Message(role="user", content=text))
 
 
-def fault_of(said: str, text: str, shown: list[str]) -> str:
-    """What is wrong with a rewriting, '' if nothing. By words only: a wrong meaning in the right words passes."""
+def fault_of(said: str, text: str, shown: list[str], room: int = 80) -> str:
+    """What is wrong with a rewriting, '' if nothing. By words only: a wrong meaning in the right words passes. It may have `room` words
+    more than four times those of the request."""
     if not said:
         return "is empty"
     if _plain(said) == _plain(text):
@@ -60,7 +61,7 @@ def fault_of(said: str, text: str, shown: list[str]) -> str:
         return "is a refusal"
     if "<think>" in said or "</think>" in said:
         return "holds think tags"
-    if len(said.split()) > 4 * len(text.split()) + 80:
+    if len(said.split()) > 4 * len(text.split()) + room:
         return "is too long"
     stems = {w[:4] for w in _plain(text).split() if len(w) > 2}
     if stems and not stems & {w[:4] for w in _plain(said).split()}:

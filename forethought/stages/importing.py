@@ -1,0 +1,51 @@
+"""Attempts of other tools in, an attack run out. No target is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forethought.attacks.imported import read_attempts
+from forethought.config import AttackConfig, ModelConfig
+from forethought.records import LABELS, Sampling, digest
+from forethought.run import Run, hash_file, open_run, write_records
+
+
+def import_attempts(
+    out: Path,
+    path: Path,
+    target: str,
+    *,
+    attack: str = "imported",
+    label: str = "harmful",
+    goals: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """`attempts.jsonl` from a file that attacks/imported.py describes, as `forethought attack` would have written it; `target` is what
+    the report calls the model. How the target sampled is not known, so such runs stand in one report only with one another."""
+    attempts = read_attempts(path, attack, label, goals)
+    names = tuple(dict.fromkeys(a.attack for a in attempts))
+    config = AttackConfig(attacks=names, labels=LABELS, prompts=path.name, sampling=Sampling())
+    inputs = {
+        "prompts": digest([p.model_dump() for p in {a.prompt.id: a.prompt for a in attempts}.values()]),
+        "imported": hash_file(path),
+        **({"goals": hash_file(goals)} if goals else {}),
+    }
+    settings = {
+        **config.model_dump(mode="json"),
+        "target": ModelConfig(name=target).model_dump(),
+        "imported": {"path": str(path), "attack": attack, "label": label},
+    }
+    run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
+    if run.finished:
+        return run
+    write_records(run.path / "attempts.jsonl", attempts)
+    # An attack whose request is not known is judged by what was sent.
+    without = sum(a.attack != "direct" and a.messages == a.prompt.messages for a in attempts)
+    failed = sum(a.error is not None for a in attempts)
+    run.finish(
+        {"planned": len(attempts), "ok": len(attempts) - failed, "failed": failed},
+        ["attempts.jsonl"],
+        without_goal=without,
+    )
+    return run
