@@ -42,14 +42,15 @@ class Tries(Record):
 
 
 class Cost(Record):
-    """What one attack took on one model, a mean a prompt it was made of: attempts sent, and tokens read and written by the target."""
+    """What one attack took on one model, a mean a prompt it was made of: attempts sent, asks by role (those of the attack itself
+    included), and the tokens of all of these, read and written."""
 
     model: str
     attack: str
     prompts: int
     attempts: float
-    read: float
-    written: float
+    queries: dict[str, float]
+    tokens: float
 
 
 class Length(Record):
@@ -178,13 +179,20 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
             groups.setdefault(attempt.attack, []).append(attempt)
     found = []
     for attack, members in groups.items():
-        n = len(Counter(a.prompt.id for a in members))
-        read, written = sum(a.prompt_tokens for a in members), sum(a.completion_tokens for a in members)
+        n = len({a.prompt.id for a in members})
+        queries: Counter[str] = Counter()
+        for attempt in members:
+            queries.update(attempt.queries)
         found.append(
             Cost(
-                model=model, attack=attack, prompts=n, attempts=len(members) / n, read=read / n, written=written / n,
+                model=model,
+                attack=attack,
+                prompts=n,
+                attempts=len(members) / n,
+                queries={role: count / n for role, count in sorted(queries.items())},
+                tokens=sum(a.query_tokens for a in members) / n,
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

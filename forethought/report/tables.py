@@ -88,10 +88,12 @@ def _attack(data: ReportData, cells: Cells, attack: str, labels: Iterable[Label]
 
 
 def _cost(cost: Cost | None) -> str:
-    """What an attack took, where it took more than one attempt a prompt or asked first."""
-    if cost is None or cost.attempts <= 1:
+    """What an attack took a prompt, where that was more than one attempt and one ask."""
+    if cost is None or max(cost.attempts, sum(cost.queries.values())) <= 1:
         return ""
-    return f"{tidy(cost.attempts)} attempts a prompt · {tidy(cost.read)} tokens read, {tidy(cost.written)} written"
+    asked = ", ".join(f"{tidy(count)} {role}" for role, count in cost.queries.items())
+    spent = f" · asks: {asked} · {tidy(round(cost.tokens))} tokens" if asked else ""
+    return f"a prompt: {tidy(cost.attempts)} attempt{'s' if cost.attempts != 1 else ''}{spent}"
 
 
 def cell_view(cell: Cell, turned: bool) -> View:
