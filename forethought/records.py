@@ -179,12 +179,10 @@ class Verdict(Record):
 
 
 class Look(Record):
-    """One look at the point where an answer begins. `refusing` and `complying` are log-probabilities (nats) of beginning so, each the
-    mean over several wordings; `reasoning` is the thought before it, where one was sampled for this."""
+    """One look at the point where an answer begins: the log-odds (nats) that it begins by refusing. `reasoning` is the thought before
+    it, where one was sampled for this."""
 
     log_odds: float | None
-    refusing: float | None = None
-    complying: float | None = None
     reasoning: str | None = None
     error: str | None = None
 

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from forethought import stages
-from forethought.analysis.log_odds import log_odds, score_flow, thinks, wordings
+from forethought.analysis.log_odds import log_odds, refusing, score_flow, thinks
 from forethought.analysis.separation import comparisons, separations, tabulate
 from forethought.chat import decision_point
 from forethought.cli import app
@@ -22,6 +22,7 @@ from forethought.errors import ForethoughtError
 from forethought.flow import Ask, Choose, Done, Job, Model, run_flows
 from forethought.models.hf import load_hf
 from forethought.models.scripted import ScriptedModel, follow
+from forethought.prompts import read_lines
 from forethought.records import Attempt, Reply, Sampling, Score, make_prompt, user
 from forethought.run import Run
 
@@ -53,19 +54,19 @@ def attempt(**fields: Any) -> Attempt:
     return Attempt(**(base | fields))
 
 
-def test_the_two_sets_are_matched_in_length_and_no_wording_begins_another() -> None:
-    refusing, complying = wordings()
-    assert [len(w.split()) for w in refusing] == [len(w.split()) for w in complying] and len(refusing) >= 6
-    every = (*refusing, *complying)
-    assert not [(a, b) for a in every for b in every if a != b and b.startswith(a)] and len(set(every)) == len(every)
+def test_no_wording_begins_another() -> None:
+    words = refusing()
+    assert len(words) >= 12 and not [(a, b) for a in words for b in words if a is not b and b.startswith(a)]
+    plain = read_lines("forethought.synth", "refusals")
+    assert all(any(line.startswith(w) for w in words) for line in plain)
 
 
 def test_log_odds_by_hand() -> None:
-    odds, refuse, comply = log_odds([math.log(0.2), math.log(0.4)], [math.log(0.1), math.log(0.05)])
-    assert (math.exp(refuse), math.exp(comply), math.exp(odds)) == pytest.approx((0.3, 0.075, 4.0))
-    assert log_odds([-2000.0, -2001.0], [-2005.0, -2006.0])[0] == pytest.approx(5.0)
-    # What all wordings share changes nothing.
-    assert log_odds([-1.0, -4.0], [-2.0, -3.0])[0] == pytest.approx(log_odds([-8.0, -11.0], [-9.0, -10.0])[0])
+    assert log_odds([math.log(0.2), math.log(0.4)]) == pytest.approx(math.log(0.6 / 0.4))
+    assert log_odds([math.log(0.25)]) == pytest.approx(math.log(1 / 3))
+    assert log_odds([-2000.0, -2000.0]) == pytest.approx(-2000 + math.log(2))
+    # Certain, and more than certain by rounding.
+    assert log_odds([0.0]) == pytest.approx(math.log(1e6)) and math.isfinite(log_odds([0.0, -9.0]))
 
 
 POINTS = [
@@ -98,7 +99,7 @@ def test_what_is_asked_at_which_point() -> None:
     own = one(model, attempt(raw=THOUGHT + YES, reasoning="Let me see.", answer=YES, status="ok"), True)
     asked = [q for q in model.asked if isinstance(q, Choose)]
     assert [q.prefix for q in asked] == ["Sure,", THOUGHT] and not [q for q in model.asked if isinstance(q, Ask)]
-    assert asked[0].options[0] == " " + wordings()[0][0] and asked[1].options[0] == wordings()[0][0]
+    assert asked[0].options[0] == " " + refusing()[0] and asked[1].options[0] == refusing()[0]
     # The attempt has its thought, so the look does not repeat it.
     assert own.looks[0].reasoning is None
     # A prefix that closes the thought leaves nothing to draw.
@@ -192,6 +193,23 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     (made.path / "scores.jsonl").write_bytes(b"".join(lines[3:6]) + b'{"attempt": "torn')
     assert (stages.score(tmp_path / "s", run.path).path / "scores.jsonl").read_bytes() == whole
+
+
+def test_the_command(tmp_path: Path) -> None:
+    run = attacked(tmp_path / "a", script(tmp_path / "s.yaml", {"when": "harm", "say": NO}, {"say": YES}))
+    made = CliRunner().invoke(app, ["analyze", "score", str(run.path), "--plain"])
+    assert made.exit_code == 0, made.output
+    assert "at the first token" in made.output and f"analyze auroc {tmp_path / 'a-scored'}" in made.output
+    assert "1.000 [" in made.output
+    twice = CliRunner().invoke(app, ["analyze", "auroc", str(tmp_path / "a-scored"), str(tmp_path / "a-scored")])
+    assert isinstance(twice.exception, ForethoughtError) and "same name" in str(twice.exception)
+
+
+def test_without_harmless_prompts_there_is_no_auroc(tmp_path: Path) -> None:
+    target = script(tmp_path / "s.yaml", {"say": NO})
+    run = stages.attack(tmp_path / "a", target, PROMPTS[:3], AttackConfig())
+    made = CliRunner().invoke(app, ["analyze", "score", str(run.path)])
+    assert made.exit_code == 0 and "no AUROC" in made.output
 
 
 def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
 """The threshold-free score: the log-odds of refusing at the point where the answer begins.
 
-A verdict on a whole reply is yes or no, and depends on a judge. This reads from the model itself how near it was to the other decision.
-Ours; the idea of reading a refusal off the first answer tokens is common, e.g. Arditi et al. 2024 (arXiv 2406.11717, section 2.3).
+A verdict on a whole reply is yes or no, and depends on a judge. This reads from the model itself how near it was to the other decision:
+log p - log(1 - p), where p is the probability that the answer begins with the first words of a refusal (after the refusal score of
+Arditi et al. 2024, arXiv 2406.11717, which takes single tokens; the words are ours: `prompts/refusing.txt`).
+
+Refusing is set against everything else, not against fixed words that comply ("Sure, here is"). A model that helps begins with what
+was asked for, so such words are rare whatever it decides: what they contribute is noise about the topic. On a small model trained to
+refuse, they hid what the refusing words alone told (docs/analysis.md).
 """
 
 from __future__ import annotations
@@ -17,25 +22,29 @@ from forethought.prompts import read_lines
 from forethought.records import Attempt, Look, Reply, Sampling, Score
 
 PACKAGE = "forethought.analysis"
-# A template or a model that thinks does so in nearly every reply; half is far from both.
+NEEDS = "Attack a local model (smollm2, hf:ID_OR_PATH, a training run) and score that run."
+# A model that thinks does so in nearly every reply, another in none; half is far from both.
 MOST = 0.5
+# Less than this is not told from zero by logits in single precision.
+FLOOR = 1e-6
 
 
 @cache
-def wordings() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(refusing, complying) beginnings of a reply, matched in length line by line."""
-    return read_lines(PACKAGE, "refusing"), read_lines(PACKAGE, "complying")
+def refusing() -> tuple[str, ...]:
+    """First words of a refusal. None begins another, so that at most one can come true."""
+    return read_lines(PACKAGE, "refusing")
 
 
-def log_odds(refusing: Sequence[float], complying: Sequence[float]) -> tuple[float, float, float]:
-    """(log-odds, log mean probability of the refusing wordings, of the complying ones) from summed log-probabilities in nats.
+def log_odds(logprobs: Sequence[float]) -> float:
+    """Log-odds (nats) that one of several texts follows, from the summed log-probability of each.
 
-    Summed, not averaged over tokens: the sum is the probability of the text whatever the tokenizer makes of it, tokens that all
-    wordings share cancel, and a likely wording counts by how likely it is. That long texts are less likely cannot favour a side,
-    since the two sets are matched in length word for word; what is left is the same for every prompt, and moves no AUROC.
+    Summed, not averaged over tokens: the sum is the probability of the text, whatever a tokenizer makes of it. A long text counts for
+    less only as far as it is rarer, and the texts are one side of the odds, so length can favour neither. Where the texts are all
+    but certain the log-odds end at log(1 / FLOOR) = 13.8 and more.
     """
-    means = [_log_mean_exp(side) for side in (refusing, complying)]
-    return means[0] - means[1], means[0], means[1]
+    top = max(logprobs)
+    likely = top + math.log(sum(math.exp(v - top) for v in logprobs))
+    return likely - math.log(max(1 - math.exp(min(likely, 0.0)), FLOOR))
 
 
 def thinks(attempts: Iterable[Attempt]) -> bool:
@@ -88,22 +97,12 @@ def _think_and_look(attempt: Attempt, sample: int, sampling: Sampling) -> Flow[L
 def _look(attempt: Attempt, point: str | None) -> Flow[Look]:
     if point is None:
         return Look(log_odds=None, error="unclosed: the thought does not end")
-    refusing, complying = wordings()
     gap = " " if point and not point[-1].isspace() else ""
     try:
-        found = yield Choose("target", attempt.messages, tuple(gap + w for w in (*refusing, *complying)), point)
+        found = yield Choose("target", attempt.messages, tuple(gap + words for words in refusing()), point)
     except AskFailed as error:
         if error.kind == "unsupported":
             raise ForethoughtError(f"the score needs likelihoods, which this model does not give. {NEEDS}") from error
         return Look(log_odds=None, error=str(error))
     assert isinstance(found, Logprobs)
-    odds, refuse, comply = log_odds(found.logprobs[: len(refusing)], found.logprobs[len(refusing) :])
-    return Look(log_odds=odds, refusing=refuse, complying=comply)
-
-
-NEEDS = "Attack a local model (smollm2, hf:ID_OR_PATH, a training run) and score that run."
-
-
-def _log_mean_exp(values: Sequence[float]) -> float:
-    top = max(values)
-    return top + math.log(sum(math.exp(v - top) for v in values) / len(values))
+    return Look(log_odds=log_odds(found.logprobs))

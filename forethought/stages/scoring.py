@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from forethought.analysis.log_odds import NEEDS, score_flow, thinks, wordings
+from forethought.analysis.log_odds import NEEDS, refusing, score_flow, thinks
 from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
@@ -52,15 +52,13 @@ def score(
         temperature=temperature if samples > 1 else 0.0,
         max_tokens=max_tokens or source.info["config"]["sampling"]["max_tokens"],
     )
-    refusing, complying = wordings()
     settings = {
         "attempts": str(attempts_run),
         "target": target.model_dump(),
         "thinks": thought,
         "samples": samples,
         "sampling": sampling.model_dump(),
-        "refusing": list(refusing),
-        "complying": list(complying),
+        "refusing": list(refusing()),
     }
     inputs = {"attempts": run_hash(source), **weights}
     run = open_run(out, "score", settings, inputs, seed=seed, overwrite=overwrite)
