@@ -130,17 +130,26 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, str]:
     base = str(target["name"])
     if not (Path(base) / "run.json").exists():
         return ModelCard(name=model.name, base=base, system=target["system"]), 0.0, ""
-    thoughts = [a.status for a in model.attempts if a.status is not None]
     train_run = source_of(attack_run, base, base, "train")
-    synth_run = source_of(train_run, "data", train_run.info["config"]["data"], "synth")
-    examples, rejected = trained_on(train_run), synth_run.read("rejected.jsonl", Rejected)
+    if train_run.info["config"]["method"] == "merge":
+        merged = train_run.info["config"]["init"]
+        train_run = source_of(train_run, merged, merged, "train")
+    config, examples = train_run.info["config"], trained_on(train_run)
+    placed = _distribution(examples, model.attempts) if examples else None
+    if config["data"] is None:
+        card = _prompted_card(model, train_run).model_copy(update={"distribution": placed})
+        return card, _took(train_run), config["policy"]
+    thoughts = [a.status for a in model.attempts if a.status is not None]
+    synth_run = source_of(train_run, "data", config["data"], "synth")
+    rejected = synth_run.read("rejected.jsonl", Rejected)
     metrics: dict[str, Any] = train_run.info["metrics"]
     reasons = any(e.reasoning for e in examples)
+    before = f", starting from {config['init']}" if config.get("init") else ""
     card = ModelCard(
         name=model.name,
-        base=train_run.info["config"]["model"],
+        base=config["model"],
         system=target["system"],
-        method=f"{train_run.info['config']['method']} on {synth_run.info['config']['method']} ({changed(train_run.info['config'])})",
+        method=f"{config['method']} on {synth_run.info['config']['method']} ({changed(config)}){before}",
         trained_on={label: train_run.info["counts"][label] for label in LABELS if label in train_run.info["counts"]},
         rejected=dict(Counter(r.reason for r in rejected)),
         steps=metrics["steps"],
@@ -150,9 +159,18 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, str]:
         seconds=_took(train_run),
         format_ok=thoughts.count("ok") / len(thoughts) if reasons and thoughts else None,
         commands=tuple(dict.fromkeys(shlex.join(r.info["argv"]) for r in (synth_run, train_run, *model.attacks))),
-        distribution=_distribution(examples, model.attempts),
+        distribution=placed,
     )
     return card, _took(train_run) + _took(synth_run), synth_run.info["config"]["policy"]
+
+
+def _prompted_card(model: ModelRuns, made: Run) -> ModelCard:
+    """The card of a model that a method made without training on rows: its system prompt is all that it adds."""
+    own = (made.path / "model" / "system.txt").read_text(encoding="utf-8")
+    system = "\n\n".join(filter(None, (own, model.target["system"])))
+    commands = tuple(dict.fromkeys(shlex.join(r.info["argv"]) for r in (made, *model.attacks)))
+    config = made.info["config"]
+    return ModelCard(name=model.name, base=config["model"], system=system, method=config["method"], commands=commands)
 
 
 def _distribution(examples: list[Example], attempts: list[Attempt]) -> Distribution:
@@ -162,7 +180,8 @@ def _distribution(examples: list[Example], attempts: list[Attempt]) -> Distribut
 
 def changed(config: dict[str, Any]) -> str:
     """The training settings that a reader needs to compare two models."""
-    keys = ("epochs", "batch_size", "learning_rate", "lora_rank", "decision_weight")
+    length = "steps" if config.get("steps") else "epochs"
+    keys = (length, "batch_size", "learning_rate", "lora_rank", "decision_weight")
     return ", ".join(f"{key} {config[key]:g}" for key in keys if key in config)
 
 

@@ -135,13 +135,15 @@ def source_of(run: Run, key: str, path: str, command: str) -> Run:
 
 def trained_on(train_run: Run) -> list[Example]:
     """The examples that a training run was given: those of its synthesis run that its matches kept too, and those of the training that
-    its base model comes from."""
-    config = train_run.info["config"]
-    examples = source_of(train_run, "data", config["data"], "synth").read("examples.jsonl", Example)
-    for i, path in enumerate(config["match"]):
+    it started from, or that its base model comes from. None for a method without data."""
+    config, examples = train_run.info["config"], []
+    if config["data"] is not None:
+        examples = source_of(train_run, "data", config["data"], "synth").read("examples.jsonl", Example)
+    for i, path in enumerate(config.get("match", ())):
         other = source_of(train_run, f"match {i}", path, "synth").read("examples.jsonl", Example)
         shared = {e.prompt.base for e in other}
         examples = [e for e in examples if e.prompt.base in shared]
-    if (Path(config["model"]) / "run.json").exists():
-        examples += trained_on(source_of(train_run, config["model"], config["model"], "train"))
+    for before in (config["model"], config.get("init")):
+        if before and (Path(before) / "run.json").exists():
+            examples += trained_on(source_of(train_run, before, before, "train"))
     return examples
