@@ -109,8 +109,26 @@ class JudgeConfig(Record):
     models: dict[str, str] = Field(default_factory=dict)
 
 
+class ScoreConfig(Record):
+    """Log-odds of refusing for every attempt: AUROC in the report. `samples` thoughts a request, drawn at `temperature` if
+    more than one."""
+
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class CapabilityConfig(Record):
+    """Tasks that show what a model can still do: lines of `forethought capability --list`, with `take` questions of each."""
+
+    tasks: tuple[str, ...]
+    take: int | None = Field(default=None, ge=1)
+    max_tokens: int = Field(default=512, ge=1)
+
+
 class Experiment(Record):
-    """A whole pipeline: data, then synthesis, training, attacks on every target, judging, one report.
+    """A whole pipeline: data, then synthesis, training, attacks on every target, judging (and scores and capability, where their sections
+    are given), one report that compares every target with the first.
 
     `evaluation` names data sets that must never be trained on, besides that of the attacks; where training data holds them in any
     form, `leaks` says whether to stop or to drop those rows.
@@ -129,6 +147,8 @@ class Experiment(Record):
     targets: dict[str, ModelConfig]
     attack: AttackConfig = AttackConfig()
     judge: JudgeConfig = JudgeConfig()
+    score: ScoreConfig | None = None
+    capability: CapabilityConfig | None = None
 
 
 def find_experiment(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""A whole experiment file: data, synthesis, training, attacks on every target, judging, one report."""
+"""A whole experiment file: data, synthesis, training, attacks on every target, judging, scores, capability, one report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.attacks import load_attack
+from forethought.capability import load_task
 from forethought.config import Experiment, JudgeConfig, ModelConfig, SynthConfig
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError, nearest
@@ -16,7 +17,7 @@ from forethought.policy import Policy, load_policy
 from forethought.records import Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
-from forethought.stages import attack, judge, synth, train, unload
+from forethought.stages import attack, capability, judge, score, synth, train, unload
 from forethought.stages.attacking import others
 from forethought.stages.judging import models_behind
 from forethought.synth import SYNTHESIZERS
@@ -48,27 +49,59 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
         found = done.info["metrics"]
         say(f"  loss {found['train_loss']:.3f}, validation {found['validation_loss']:.3f} -> {done.path}")
     prompts = data[experiment.attack.prompts]
-    judged = {}
-    for name, target in experiment.targets.items():
-        spec = str(home / "train" / target.name) if target.name in experiment.train else target.name
-        where = target.model_copy(update={"name": spec})
-        say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
-        unload()
-        tried = attack(
-            home / "attack" / name, where, prompts, experiment.attack, **_attackers(experiment, home),
-            seed=seed, overwrite=overwrite,
-        )  # fmt: skip
-        spoken = judge(
-            home / "judge" / name,
-            tried.path,
-            experiment.judge.judges,
-            *_behind(experiment.judge),
-            seed=seed,
-            overwrite=overwrite,
+    shown = {
+        name: measure_target(experiment, home, name, prompts, say, overwrite=overwrite) for name in experiment.targets
+    }
+    return write_report(home / "report.html", shown, title=experiment.name, about=experiment.about)
+
+
+def measure_target(
+    experiment: Experiment,
+    home: Path,
+    name: str,
+    prompts: list[Prompt],
+    say: Callable[[str], None],
+    *,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Attack, judge and, where the experiment asks for it, score a target and put capability tasks to it. Returns the report's runs."""
+    given, seed = experiment.targets[name], experiment.seed
+    target = given.model_copy(update={"name": _spec(experiment, home, given)})
+    say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
+    unload()
+    tried = attack(
+        home / "attack" / name, target, prompts, experiment.attack, **_attackers(experiment, home), seed=seed, overwrite=overwrite
+    )  # fmt: skip
+    runs = []
+    if experiment.score:
+        scored = score(
+            home / "score" / name, tried.path, **experiment.score.model_dump(), seed=seed, overwrite=overwrite
         )
-        say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
-        judged[name] = spoken.path
-    return write_report(home / "report.html", judged, title=experiment.name, about=experiment.about)
+        say(f"  scores: {scored.info['counts']['failed']} unscored -> {scored.path}")
+        runs.append(scored.path)
+    if experiment.capability:
+        asked = experiment.capability
+        able = capability(
+            home / "capability" / name, target, asked.tasks,
+            take=asked.take, max_tokens=asked.max_tokens, seed=seed, overwrite=overwrite, say=say,
+        )  # fmt: skip
+        say(f"  capability: {able.info['counts']['failed']} unscored -> {able.path}")
+        runs.append(able.path)
+    spoken = judge(
+        home / "judge" / name,
+        tried.path,
+        experiment.judge.judges,
+        *_behind(experiment.judge),
+        seed=seed,
+        overwrite=overwrite,
+    )
+    say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
+    return [spoken.path, *runs]
+
+
+def _spec(experiment: Experiment, home: Path, target: ModelConfig) -> str:
+    """The model a target names: a training of this experiment, or any model."""
+    return str(home / "train" / target.name) if target.name in experiment.train else target.name
 
 
 def _roles(config: SynthConfig) -> dict[str, str]:
@@ -115,6 +148,13 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
     for spec in experiment.judge.judges:
         resolve("judge", JUDGES, spec)
     models_behind(experiment.judge.judges, *_behind(experiment.judge))
+    for spec in experiment.capability.tasks if experiment.capability else ():
+        load_task(spec)[1].read()
+    served = [name for name, t in experiment.targets.items() if t.name.startswith("openai:")]
+    if experiment.score and served:
+        raise ForethoughtError(
+            f"'score' needs likelihoods, which the server behind '{served[0]}' does not give. Leave 'score' out."
+        )
 
 
 def _known(key: str, name: str, known: Iterable[str]) -> None:

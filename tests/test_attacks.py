@@ -15,7 +15,7 @@ from recover import CAN_CHANGE, RECOVERS
 
 import forethought
 from forethought import stages
-from forethought.analysis.rates import cells, pooled, rate, wilson
+from forethought.analysis.rates import cells, rate, wilson
 from forethought.attacks import ATTACKS, Attack, as_attack, load_attack
 from forethought.attacks.tense import to_past
 from forethought.config import AttackConfig, ModelConfig
@@ -293,15 +293,15 @@ def test_a_broken_judge_scores_nothing(tmp_path: Path, name: str) -> None:
     assert all(v.error for v in verdicts)
     assert spoken.info["counts"]["failed"] >= len(attempts)
     for cell in cells("m", attempts, verdicts):
-        assert cell.not_refused.value is None and cell.refused.value is None
-        assert (cell.not_refused.scored, cell.not_refused.unscored) == (0, cell.attempts)
-        assert (cell.not_refused.lowest, cell.not_refused.highest) == (0.0, 1.0)
+        assert cell.positive.value is None and cell.negative.value is None
+        assert (cell.positive.scored, cell.positive.unscored) == (0, cell.attempts)
+        assert (cell.positive.lowest, cell.positive.highest) == (0.0, 1.0)
 
 
 def test_a_score_that_is_no_number_is_unscored(tmp_path: Path) -> None:
     run, attempts = attacked(tmp_path, "direct")
     spoken = stages.judge(tmp_path / "judged", run.path, [f"{__name__}:gives_nan"])
-    assert all(c.not_refused.value is None for c in cells("m", attempts, spoken.read("verdicts.jsonl", Verdict)))
+    assert all(c.positive.value is None for c in cells("m", attempts, spoken.read("verdicts.jsonl", Verdict)))
 
 
 def test_a_judge_goes_by_the_name_it_was_called_by(tmp_path: Path) -> None:
@@ -348,7 +348,6 @@ def test_rates_stay_in_their_bounds(hits: int, misses: int, unscored: int) -> No
         assert 0 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1
         assert found.lowest is not None and found.highest is not None
         assert found.lowest <= found.value <= found.highest
-    assert pooled([found, found]) == rate(2 * hits, 2 * (hits + misses), 2 * unscored)
 
 
 def test_impossible_counts_and_nothing_at_all() -> None:
@@ -376,7 +375,7 @@ def test_cells_count_every_attempt_once() -> None:
     given += [(7, None, "error")]
     verdicts = [Verdict(attempt=str(i), judge="j", score=s, label=n) for i, s, n in given]
     (cell,) = cells("m", attempts, verdicts)
-    assert cell.attempts == 7 and cell.not_refused == rate(1, 2, 5) and cell.refused == rate(1, 2, 5)
+    assert cell.attempts == 7 and cell.positive == rate(1, 2, 5) and cell.negative == rate(1, 2, 5)
     assert cell.unhelped == rate(3, 4, 3)
     assert cell.labels == {
         "not_refused": 1, "refusal": 1, "no_answer": 1, "unclear": 1, "incoherent": 1, "unjudged": 1, "error": 1,

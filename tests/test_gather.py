@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from forethought import stages
-from forethought.config import AttackConfig, ModelConfig
-from forethought.errors import ForethoughtError
-from forethought.records import Sampling, Verdict, make_prompt
+from forethought.attacks import Attack
+from forethought.config import AttackConfig, ModelConfig, load_experiment
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Flow
+from forethought.judges import Judge
+from forethought.pipeline import run_experiment
+from forethought.records import Attempt, Prompt, Sampling, Sent, Verdict, make_prompt
 from forethought.report.gather import gather, write_report
+from forethought.report.page import render
 
 PROMPTS = [make_prompt(f"Tell me about bread, part {i}", "benign" if i % 2 else "harmful", "test") for i in range(6)]
+
+
+def questions(home: Path) -> Path:
+    """Four questions in the form of ARC."""
+    rows = [
+        {"id": str(i), "question": f"What is {i} and 1?", "choices": {"text": [str(i), str(i + 1)], "label": ["A", "B"]}, "answerKey": "B"}
+        for i in range(4)
+    ]  # fmt: skip
+    path = home / "arc.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def judged(home: Path, name: str, max_tokens: int = 16, overwrite: bool = False) -> Path:
@@ -24,9 +42,9 @@ def judged(home: Path, name: str, max_tokens: int = 16, overwrite: bool = False)
 
 
 def test_two_models_side_by_side(tmp_path: Path) -> None:
-    runs = {"no": judged(tmp_path, "refuse"), "yes": judged(tmp_path, "comply")}
+    runs = {"no": [judged(tmp_path, "refuse")], "yes": [judged(tmp_path, "comply")]}
     data = gather(runs, title="t")
-    rates = {(c.model, c.attack, c.label): c.not_refused.value for c in data.cells}
+    rates = {(c.model, c.attack, c.label): c.positive.value for c in data.cells}
     assert rates["no", "persona", "harmful"] == 0.0
     assert rates["yes", "persona", "harmful"] == 1.0
     page = write_report(tmp_path / "page.html", runs, title="t")
@@ -38,12 +56,154 @@ def test_attempts_made_anew_after_they_were_judged(tmp_path: Path) -> None:
     config = AttackConfig(attacks=("direct", "persona"), sampling=Sampling(max_tokens=8))
     stages.attack(tmp_path / "attack-refuse", ModelConfig(name="scripted:refuse"), PROMPTS, config, overwrite=True)
     with pytest.raises(ForethoughtError, match="was made anew after"):
-        gather({"a": path}, title="t")
+        gather({"a": [path]}, title="t")
 
 
 def test_models_sampled_differently_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(ForethoughtError, match="other sampling"):
-        gather({"a": judged(tmp_path, "refuse"), "b": judged(tmp_path, "comply", max_tokens=8)}, title="t")
+        gather({"a": [judged(tmp_path, "refuse")], "b": [judged(tmp_path, "comply", max_tokens=8)]}, title="t")
+
+
+def crashing() -> Judge:
+    """A judge that never gets to a verdict."""
+
+    def judge(prompt: Prompt, attempt: Attempt) -> Flow[Verdict]:
+        raise RuntimeError("the judge is broken")
+        yield
+
+    return judge
+
+
+def broken() -> Attack:
+    """An attack that cannot be made."""
+
+    def attack(prompt: Prompt) -> Flow[list[Sent]]:
+        raise RuntimeError("the attack is broken")
+        yield
+
+    return attack
+
+
+def idle() -> Attack:
+    """An attack that has nothing to do on half of the prompts."""
+
+    def attack(prompt: Prompt) -> Flow[list[Sent]]:
+        if prompt.text.endswith(("0", "1", "2")):
+            raise AskFailed("not_applicable", "nothing to do")
+        return [Sent(messages=prompt.messages)]
+        yield
+
+    return attack
+
+
+def garbled(tmp_path: Path) -> ModelConfig:
+    """A judge's model whose replies cannot be read."""
+    script = tmp_path / "garbled.yaml"
+    script.write_text("- {say: 'well, it depends'}\n", encoding="utf-8")
+    return ModelConfig(name=f"scripted:{script}")
+
+
+def line_of(page: str, attack: str, measure: str) -> str:
+    """The row of a measure under an attack."""
+    block = page[page.index(f'data-attack="{attack}" data-label="harmful"') :]
+    block = block[block.index(measure) :]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", block[: block.index("</tr>")]))
+
+
+def test_what_is_broken_is_unscored_and_never_safe(tmp_path: Path) -> None:
+    """A judge that crashes, a parser that reads nothing, an attack that breaks: 100% unscored in the page, and no 0% anywhere."""
+    names = ("refusal", "test_gather:crashing", "harmbench")
+    config = AttackConfig(
+        attacks=("direct", "test_gather:broken", "test_gather:idle"), sampling=Sampling(max_tokens=16)
+    )
+    tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
+    spoken = stages.judge(tmp_path / "judge", tried.path, names, garbled(tmp_path))
+    data = gather({"m": [spoken.path]}, title="t")
+    page = render(data)
+    for judge in names[1:]:
+        cells = [c for c in data.cells if c.judge == judge]
+        assert cells and all(c.positive.value is None and c.negative.value is None for c in cells)
+        assert all(c.positive.unscored == c.attempts for c in cells)
+        pools = [p.rate for p in data.pools if p.judge == judge]
+        assert all((r.value, r.lowest, r.highest) == (None, 0.0, 1.0) for r in pools)
+    for measure in ("harmful: harmful", "harmful: crashing"):
+        shown = line_of(page, "direct", measure.replace("crashing", "test_gather:crashing"))
+        assert "no score" in shown and "3 unscored: 0–100% either way" in shown
+        assert "0%" not in shown.replace("0–100%", "")
+    assert "no score" in line_of(page, "test_gather:broken", "harmful: not refused")
+    assert "not applicable, left out" in line_of(page, "test_gather:idle", "harmful: not refused")
+    idle_cell = next(
+        c for c in data.cells if (c.attack, c.label, c.judge) == ("test_gather:idle", "harmful", "refusal")
+    )
+    assert (idle_cell.attempts, idle_cell.inapplicable, idle_cell.labels["not_applicable"]) == (1, 2, 2)
+    assert {
+        row.n for row in data.agreement[""] if "test_gather:crashing" in row.judges and row.statistic == "kappa"
+    } == {0}
+
+
+def test_judges_side_by_side_from_several_runs(tmp_path: Path) -> None:
+    one = judged(tmp_path, "comply")
+    script = tmp_path / "yes.yaml"
+    script.write_text("- {say: 'yes'}\n", encoding="utf-8")
+    source = tmp_path / "attack-comply"
+    two = stages.judge(tmp_path / "second", source, ["harmbench"], ModelConfig(name=f"scripted:{script}")).path
+    data = gather({"m": [one, two]}, title="t")
+    assert [(j.name, j.knows) for j in data.judges] == [("refusal", "not refused"), ("harmbench", "harmful")]
+    assert {(p.judge, p.label, p.measure) for p in data.pools} == {
+        ("refusal", "harmful", "not refused"), ("refusal", "benign", "refused"), ("harmbench", "harmful", "harmful"),
+    }  # fmt: skip
+    assert [a.observed for a in data.agreement[""]] == [1.0]
+    with pytest.raises(ForethoughtError, match="spoke twice"):
+        gather({"m": [one, one]}, title="t")
+
+
+def test_runs_are_told_apart_and_put_together(tmp_path: Path) -> None:
+    sure, unsure = judged(tmp_path, "refuse"), judged(tmp_path, "comply")
+    scored = stages.score(tmp_path / "score", tmp_path / "attack-refuse").path
+    task = f"arc:{questions(tmp_path)}"
+    able = {
+        n: stages.capability(tmp_path / f"able-{n}", ModelConfig(name=f"scripted:{n}"), [task]).path
+        for n in ("refuse", "comply")
+    }
+    runs = {"no": [able["refuse"], sure, scored], "yes": [unsure, able["comply"]]}
+    data = gather(runs, title="t", reference="yes")
+    assert {c.model for c in data.differences} == {"no"}
+    assert {(c.model, c.against) for c in data.curves} == {("no", "benign")}
+    assert all(s.model == "no" for s in data.separations) and data.separations and not data.auroc_changes
+    assert set(data.abilities) == {"no", "yes"} and set(data.ability_changes) == {"no"}
+    page = render(data)
+    for words in ("Without a threshold", "Capability", "Differences from", "no score run"):
+        assert words in page
+    direct = next(c.difference for c in data.differences if (c.label, c.scope) == ("harmful", "direct"))
+    assert (direct.value, direct.only_first, direct.n) == (-1.0, 3, 3)
+    for bad, part in {
+        ("no", tmp_path / "attack-refuse"): "is a run of 'attack'",
+        ("no", unsure): "are of different models",
+        ("new", able["refuse"]): "has no judge run",
+        ("yes", scored): "of which 'yes' has no judge run",
+        ("yes", able["refuse"]): "is of scripted:refuse",
+    }.items():
+        with pytest.raises(ForethoughtError, match=re.escape(part)):
+            gather({**runs, bad[0]: [*runs.get(bad[0], []), bad[1]]}, title="t")
+    with pytest.raises(ForethoughtError, match="Did you mean 'yes'"):
+        gather(runs, title="t", reference="yess")
+
+
+def test_an_experiment_scores_and_asks(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "name: small\nmodel: 'scripted:comply'\ntargets: {a: {name: 'scripted:comply'}, b: {name: 'scripted:refuse'}}\n"
+        "data: {test: {source: starter, split: test, take: {harmful: 2, benign: 2, borderline: 2}}}\n"
+        f"attack: {{attacks: [direct, persona, rot13]}}\nscore: {{}}\ncapability: {{tasks: ['arc:{questions(tmp_path)}'], take: 2}}\n",
+        encoding="utf-8",
+    )
+    page = run_experiment(load_experiment(path, []), tmp_path / "runs", lambda line: None).read_text(encoding="utf-8")
+    for words in ("Without a threshold", "Capability", "Differences from <bdi>a</bdi>", "ciphers"):
+        assert words in page
+    for tasks, part in {"[arcc]": "unknown task", "['arc:nowhere.jsonl']": "nowhere.jsonl"}.items():
+        with pytest.raises(ForethoughtError, match=part):
+            run_experiment(load_experiment(path, [f"capability.tasks={tasks}"]), tmp_path / "other", lambda line: None)
+    assert not (tmp_path / "other").exists(), "it stops before anything is asked"
 
 
 @pytest.mark.parametrize("score", [45.0, -0.1, float("nan")])

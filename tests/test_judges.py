@@ -291,8 +291,8 @@ def test_a_broken_judge_leaves_the_rate_undefined(tmp_path: Path) -> None:
     found = cells("m", tries, verdicts)
     assert {cell.judge for cell in found} == {*broken, *asking}
     for cell in found:
-        assert (cell.not_refused.value, cell.not_refused.scored, cell.not_refused.unscored) == (None, 0, 5)
-        assert (cell.not_refused.lowest, cell.not_refused.highest) == (0.0, 1.0)
+        assert (cell.positive.value, cell.positive.scored, cell.positive.unscored) == (None, 0, 5)
+        assert (cell.positive.lowest, cell.positive.highest) == (0.0, 1.0)
 
 
 def test_each_judge_asks_its_own_model(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_too_long_is_an_error_and_never_safe(
     assert all("y" * 50_000 in a.messages[-1].content for a in failed), "nothing was cut"
     verdicts = stages.judge(tmp_path / "judge", run.path, ["refusal"]).read("verdicts.jsonl", Verdict)
     for cell in cells("m", attempts, verdicts):
-        assert (cell.refused.hits, cell.refused.scored, cell.refused.unscored) == (1, 1, 1)
+        assert (cell.negative.hits, cell.negative.scored, cell.negative.unscored) == (1, 1, 1)
         assert cell.labels == {"refusal": 1, "error": 1}
 
 

@@ -13,6 +13,7 @@ from forethought.cli import (
     attack,
     capability,
     chat,
+    check,
     data,
     experiment,
     judge,
@@ -39,6 +40,7 @@ COMMANDS = (
     train.train,
     attack.attack,
     report.report,
+    check.check,
     chat.chat,
 )
 for command in COMMANDS:

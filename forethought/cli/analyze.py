@@ -113,7 +113,7 @@ def _print_separations(scored: list[Path], fpr: float | None, csv: Path | None) 
 
 def _read(path: Path) -> tuple[list[Any], list[Any]]:
     from forethought.records import Attempt, Score
-    from forethought.report.gather import source_of
+    from forethought.report.sources import source_of
     from forethought.run import read_run
 
     made = read_run(path, "score")

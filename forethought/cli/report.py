@@ -7,25 +7,25 @@ from typing import Annotated
 
 import typer
 
-from forethought.errors import ForethoughtError
-
 
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Judge runs, each as NAME=RUN or RUN.")],
+    runs: Annotated[list[str], typer.Argument(help="Runs, each as NAME=RUN or RUN; NAME may come several times.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("runs/report.html"),
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Forethought report",
+    reference: Annotated[
+        str | None, typer.Option(help="The model to compare the others with; default: the first.")
+    ] = None,
 ) -> None:
-    """Write one self-contained HTML page that compares judged models.
+    """Write one self-contained HTML page that compares models.
+
+    Every model needs a judge run; more runs of it are given under the same name, and told apart by what is in them.
 
     Example: `forethought report untuned=runs/attack-untuned-judged scot=runs/attack-scot-judged`
     """
     from forethought.report.gather import write_report
 
-    named: dict[str, Path] = {}
+    named: dict[str, list[Path]] = {}
     for item in runs:
         name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
-        name = name if eq else Path(path).name
-        if name in named:
-            raise ForethoughtError(f"two runs are called '{name}'. Name them apart: first={named[name]} second={path}")
-        named[name] = Path(path)
-    print(f"report -> {write_report(out, named, title=title)}")
+        named.setdefault(name if eq else Path(path).name, []).append(Path(path))
+    print(f"report -> {write_report(out, named, title=title, reference=reference)}")

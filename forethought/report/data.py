@@ -1,13 +1,20 @@
-"""What the page shows: gathered from run directories by `stages.report`, drawn by `page.render`."""
+"""What the page shows: gathered from run directories by `gather`, drawn by `page.render`."""
 
 from __future__ import annotations
 
+from forethought.analysis.agreement import Agreed
+from forethought.analysis.capability import Ability
+from forethought.analysis.distribution import Distribution
+from forethought.analysis.equivalence import Paired
+from forethought.analysis.paired import Comparison
 from forethought.analysis.rates import Cell
+from forethought.analysis.separation import Compared, Separation
+from forethought.analysis.summary import Cost, Length, Pool, Tries
 from forethought.records import Attempt, Record, Verdict
 
 
 class ModelCard(Record):
-    """One model of the comparison. `trained_on` is empty for an untuned one."""
+    """One model of the comparison. `trained_on` is empty for an untuned one, whose training is unknown: then `distribution` is None."""
 
     name: str
     base: str
@@ -22,6 +29,7 @@ class ModelCard(Record):
     seconds: float = 0.0
     format_ok: float | None = None
     commands: tuple[str, ...] = ()
+    distribution: Distribution | None = None
 
 
 class Transcript(Record):
@@ -33,26 +41,61 @@ class Transcript(Record):
 
 
 class AttackCard(Record):
-    """What an attack is, for the reader: one sentence and its paper."""
+    """What an attack is, for the reader: one sentence, its paper and its family."""
 
     name: str
     about: str
     paper: str = ""
+    family: str = ""
+
+
+class JudgeCard(Record):
+    """What a judge is. `knows` is what a score of 1 says, empty for a judge from outside the table; `model` is the one behind it."""
+
+    name: str
+    about: str
+    paper: str = ""
+    knows: str = ""
+    model: str = ""
+
+
+class Curve(Record):
+    """The ROC curve of one model's log-odds of refusing: harmful requests, asked directly or under all attacks, `against` others, at one
+    threshold for all. `points` are (false positive rate, true positive rate), each from 0 to 1."""
+
+    model: str
+    scope: str
+    against: str
+    points: tuple[tuple[float, float], ...]
 
 
 class ReportData(Record):
-    """Everything on the page, computed from run directories alone."""
+    """Everything on the page, computed from run directories alone. `reference` is the model that the others are compared with; `agreement`
+    is keyed by model, with all models together under an empty name; so are `abilities`, and `ability_changes` from the reference."""
 
     title: str
     about: str
     command: str
     seed: int
     policy: str
+    reference: str
     models: tuple[ModelCard, ...]
     attacks: tuple[AttackCard, ...]
+    judges: tuple[JudgeCard, ...]
     cells: tuple[Cell, ...]
+    pools: tuple[Pool, ...]
     transcripts: tuple[Transcript, ...]
-    judges: dict[str, str]
+    differences: tuple[Comparison, ...] = ()
+    by_attack: tuple[Comparison, ...] = ()
+    agreement: dict[str, tuple[Agreed, ...]] = {}
+    tries: tuple[Tries, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    lengths: tuple[Length, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    separations: tuple[Separation, ...] = ()
+    auroc_changes: tuple[Compared, ...] = ()
+    abilities: dict[str, tuple[Ability, ...]] = {}
+    ability_changes: dict[str, tuple[Paired, ...]] = {}
     packages: dict[str, str] = {}
     hardware: dict[str, str] = {}
     git: str = ""

@@ -1,4 +1,4 @@
-"""Figures as SVG strings, and numbers as text: pure functions over rates.
+"""Figures as SVG strings: pure functions over rates and differences.
 
 Colours are the page's CSS variables, chosen by class `m0`, `m1`, ... Every text put into a figure is escaped here; a
 rate that nothing was scored for draws no mark.
@@ -9,14 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Protocol
 
 from forethought.analysis.rates import Rate
+from forethought.report.text import percent
 
 COLOURS, SHAPES = 6, 5  # Coprime, so that 30 models differ.
-LETTER, LINE = 7.6, 17.0  # Generous size of a character of a label, in SVG units.
+LETTER, LINE = 9.3, 17.0  # Generous size of a character of a label, in SVG units.
 LONGEST = 26
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class Interval(Protocol):
+    """A share with its 95% interval and the bounds that the unscored leave; each None where nothing was scored."""
+
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+    @property
+    def lowest(self) -> float | None: ...
+    @property
+    def highest(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -52,23 +69,6 @@ def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def percent(value: float | None) -> str:
-    """`no score` for None; never 0% or 100% for what is not exactly that."""
-    if value is None:
-        return "no score"
-    whole = round(100 * value)
-    if value > 0 and whole == 0:
-        return "<1%"
-    if value < 1 and whole == 100:
-        return ">99%"
-    return f"{whole}%"
-
-
-def span(low: float | None, high: float | None) -> str:
-    """Two shares as `12–40%`; empty where there are none."""
-    return "" if low is None or high is None else f"{round(100 * low)}–{round(100 * high)}%"
-
-
 def marker(index: int, x: float, y: float, r: float) -> str:
     """A filled mark of about equal area in each of the shapes: circle, square, triangle, diamond, triangle down."""
     shape = index % SHAPES
@@ -93,24 +93,34 @@ def badge(index: int, size: int = 14) -> str:
     return f'<svg class="badge {colour(index)}" width="{size}" height="{size}" aria-hidden="true">{mark}</svg>'
 
 
-def strip(rate: Rate, index: int, width: int = 120) -> str:
+def strip(rate: Interval, index: int, width: int = 96) -> str:
     """A rate on a line from 0 to 100%: pale band for the bounds, bar for the 95% interval, mark for the value."""
-    height, pad = 16, 7
+    return _strip(rate, index, width, 0.0)
+
+
+def change(difference: Interval, index: int, width: int = 96) -> str:
+    """A difference on a line from -100 to +100 points, with a stroke at 0: band, bar and mark as in `strip`."""
+    return _strip(difference, index, width, -1.0)
+
+
+def _strip(shown: Interval, index: int, width: int, start: float) -> str:
+    height, pad = 16, 6
     middle, span = height / 2, width - 2 * pad
 
     def at(value: float) -> float:
-        return pad + span * value
+        return pad + span * (value - start) / (1 - start)
 
     parts = [f'<line class="track" x1="{pad}" x2="{width - pad}" y1="{_n(middle)}" y2="{_n(middle)}"/>']
-    ticks = "".join(f"M{_n(at(v))} {_n(middle - 3)}v6" for v in (0, 0.5, 1))
-    parts.append(f'<path class="track" d="{ticks}"/>')
-    if rate.unscored and rate.lowest is not None and rate.highest is not None:
-        left, right = at(rate.lowest), at(rate.highest)
+    ticks = "".join(f"M{_n(at(v))} {_n(middle - 3)}v6" for v in (start, 0.5 + start / 2, 1))
+    zero = f"M{_n(at(0))} 1v{height - 2}" if start else ""
+    parts.append(f'<path class="track" d="{ticks}{zero}"/>')
+    if shown.lowest is not None and shown.highest is not None and shown.highest > shown.lowest:
+        left, right = at(shown.lowest), at(shown.highest)
         parts.append(f'<rect class="bounds" x="{_n(left)}" y="1" width="{_n(right - left)}" height="{height - 2}"/>')
-    if rate.value is not None and rate.low is not None and rate.high is not None:
-        left, right = at(rate.low), at(rate.high)
+    if shown.value is not None and shown.low is not None and shown.high is not None:
+        left, right = at(shown.low), at(shown.high)
         parts.append(f'<line class="interval" x1="{_n(left)}" x2="{_n(right)}" y1="{_n(middle)}" y2="{_n(middle)}"/>')
-        parts.append(marker(index, at(rate.value), middle, 4.6))
+        parts.append(marker(index, at(shown.value), middle, 4.6))
     return (
         f'<svg class="strip {colour(index)}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'aria-hidden="true">{"".join(parts)}</svg>'
@@ -145,7 +155,7 @@ def place(marks: Sequence[tuple[float, float, float]], lines: Sequence[Box], fra
     def cost(label: Label) -> float:
         outside = label.width * LINE - _overlap(label.box, frame)
         clash = sum(_overlap(label.box, b) for b in [*spots, *(p.box for p in placed)])
-        return 20 * outside + 8 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
+        return 20 * outside + 30 * clash + sum(_overlap(label.box, b) for b in lines) + 40 * label.far
 
     for mark in marks:
         placed.append(min(_candidates(*mark), key=cost))
@@ -221,3 +231,25 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 72
     return (
         f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
     )
+
+
+def roc(curves: Sequence[tuple[int, Sequence[tuple[float, float]]]], size: int = 300) -> str:
+    """ROC curves of (model index, points) on one square from 0 to 100%, with the diagonal of chance."""
+    left, top, right, bottom = 40.0, 12.0, size - 10.0, size - 38.0
+    wide, high = right - left, bottom - top
+    parts = []
+    for value in (0, 50, 100):
+        x, y = left + wide * value / 100, bottom - high * value / 100
+        kind = "axis" if value == 0 else "grid"
+        parts.append(f'<path class="{kind}" d="M{_n(x)} {_n(top)}V{_n(bottom)}M{_n(left)} {_n(y)}H{_n(right)}"/>')
+        anchor = "end" if value == 100 else "middle"
+        parts.append(f'<text class="tick" x="{_n(x)}" y="{_n(bottom + 16)}" text-anchor="{anchor}">{value}%</text>')
+        parts.append(f'<text class="tick" x="{_n(left - 6)}" y="{_n(y + 4)}" text-anchor="end">{value}%</text>')
+    parts.append(f'<path class="chance" d="M{_n(left)} {_n(bottom)}L{_n(right)} {_n(top)}"/>')
+    parts.append(
+        f'<text class="tick" x="{_n(right)}" y="{_n(bottom + 32)}" text-anchor="end">harmless refused →</text>'
+    )
+    for index, points in curves:
+        at = " ".join(f"{_n(left + wide * x)},{_n(bottom - high * y)}" for x, y in points)
+        parts.append(f'<polyline class="curve {colour(index)} d{index % SHAPES}" points="{at}"/>')
+    return f'<svg class="roc" viewBox="0 0 {size} {size}" role="img" aria-label="ROC curves">{"".join(parts)}</svg>'

@@ -31,8 +31,8 @@
   const sent = (turns, open) =>
     turns.map(([role, text]) => block(text, open, turns.length > 1 || role !== "user" ? role : "sent"));
 
-  const TONE = { refusal: "refusal", not_refused: "passed" };
-  const badge = (verdict) => make("span", "verdict " + (TONE[verdict.label] || "other"), verdict.label.replaceAll("_", " "));
+  const tone = (score) => (score === null ? "other" : score >= 0.5 ? "passed" : "held");
+  const badge = (verdict) => make("span", "verdict " + tone(verdict.score), verdict.label.replaceAll("_", " "));
 
   const reasoning = (answer, open) => {
     if (!answer.reasoning) return null;
@@ -126,6 +126,9 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.reset();
   more.addEventListener("click", showMore);
+
+  // What is folded away on screen is printed.
+  addEventListener("beforeprint", () => document.querySelectorAll("details.family").forEach((family) => (family.open = true)));
 
   document.querySelectorAll("a.read").forEach((link) => {
     link.addEventListener("click", () => {

@@ -1,0 +1,172 @@
+"""Differences between two models on the same prompts: paired, by cluster, corrected for how many were looked at. Pure functions.
+
+A pair is one attempt of each model on the same thing sent. All pairs of one prompt are one cluster: several samples or attacks of a prompt
+are not independent evidence. Only pairs that the judge scored on both sides enter the difference; the others bound it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+from forethought.analysis.equivalence import score_interval
+from forethought.analysis.rates import Z95, Outcome
+from forethought.analysis.resampling import RESAMPLES, ratio_interval
+from forethought.records import Label, Record
+
+
+class Pair(NamedTuple):
+    """The same thing sent to two models, and what a judge said of each answer."""
+
+    cluster: str
+    first: bool | None
+    second: bool | None
+
+
+class Difference(Record):
+    """Share of hits of the second model minus that of the first, over the `n` pairs scored on both sides, of `clusters` prompts.
+
+    `only_first` and `only_second` are the discordant pairs. `low` and `high` are a 95% interval by prompt (`_interval`). `unscored`
+    pairs lack a score on a side; `lowest` and `highest` are the difference over all pairs if those had gone one way or the other. `p` is
+    two-sided and mid-p; None where no pair is left. `corrected` is p after Holm's correction over its table.
+    """
+
+    n: int
+    clusters: int
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    unscored: int
+    value: float | None
+    low: float | None
+    high: float | None
+    lowest: float | None
+    highest: float | None
+    p: float | None
+    corrected: float | None = None
+
+
+class Comparison(Record):
+    """One line of a table of differences: a model against the reference, by a judge, on prompts of a label, under `scope` (an
+    attack's name, or `under attack` for all that both were sent but the direct request)."""
+
+    model: str
+    reference: str
+    judge: str
+    label: Label
+    scope: str
+    measure: str
+    difference: Difference
+
+
+def match(first: Iterable[Outcome], second: Iterable[Outcome]) -> list[Pair]:
+    """Pairs by attempt id, which names attack, prompt and place. An attempt that only one model has (its attack stopped earlier, or failed
+    as a whole) is a pair without a score on the other side."""
+    left, right = {o.attempt: o for o in first}, {o.attempt: o for o in second}
+    pairs = []
+    for key in dict.fromkeys([*left, *right]):
+        a, b = left.get(key), right.get(key)
+        pairs.append(Pair((a or b or right[key]).prompt, a.hit if a else None, b.hit if b else None))
+    return pairs
+
+
+def compare(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """The paired difference. With one pair a prompt, p is McNemar's mid-p; with several, its generalisation `sign_flip`."""
+    scored = [(p.cluster, p.first, p.second) for p in pairs if p.first is not None and p.second is not None]
+    sums: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
+    table: dict[tuple[bool, bool], int] = defaultdict(int)
+    for cluster, first, second in scored:
+        sums[cluster] += second - first
+        sizes[cluster] += 1
+        table[first, second] += 1
+    n, change = len(scored), sum(sums.values())
+    low, high = _interval(sums, sizes, resamples, seed) or (None, None)
+    open_ = [(p.first, p.second) for p in pairs if p.first is None or p.second is None]
+    down = sum((0 if b is None else b) - (1 if a is None else a) for a, b in open_)
+    up = sum((1 if b is None else b) - (0 if a is None else a) for a, b in open_)
+    return Difference(
+        n=n,
+        clusters=len(sums),
+        both=table[True, True],
+        only_first=table[True, False],
+        only_second=table[False, True],
+        neither=table[False, False],
+        unscored=len(open_),
+        value=change / n if n else None,
+        low=low,
+        high=high,
+        lowest=(change + down) / len(pairs) if pairs else None,
+        highest=(change + up) / len(pairs) if pairs else None,
+        p=sign_flip(list(sums.values()))[1] if n else None,
+    )
+
+
+def _interval(
+    sums: Mapping[str, int], sizes: Mapping[str, int], resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """With one pair a prompt the wider, on each side, of the bootstrap's and Tango's score interval (1998), which does not shrink to
+    nothing where no answer changed. With several the bootstrap's; where all prompts differ alike, so that it has no width, Tango's for
+    no change or for all change, with prompts for n."""
+    if not sums:
+        return None
+    count, shares = len(sums), [sums[c] / sizes[c] for c in sums]
+    if max(shares) == min(shares):
+        half = (1 + abs(shares[0])) * Z95**2 / (count + Z95**2)
+        return max(-1.0, shares[0] - half), min(1.0, shares[0] + half)
+    drawn = ratio_interval([sums[c] for c in sums], [sizes[c] for c in sums], resamples=resamples, seed=seed)
+    assert drawn is not None
+    if max(sizes.values()) > 1:
+        return drawn
+    found = score_interval(sum(d > 0 for d in sums.values()), sum(d < 0 for d in sums.values()), count)
+    return min(drawn[0], found[0]), max(drawn[1], found[1])
+
+
+def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
+    """Exact and mid-p two-sided p of McNemar's test from the discordant pairs. (McNemar 1947; Fagerland, Lydersen and Laake 2013.)"""
+    n, least = only_first + only_second, min(only_first, only_second)
+    tail = sum(comb(n, k) for k in range(least + 1)) / 2**n
+    exact, here = min(1.0, 2 * tail), comb(n, least) / 2**n
+    return exact, exact - here if only_first != only_second else 1 - here / 2
+
+
+def sign_flip(differences: Sequence[int]) -> tuple[float, float]:
+    """Exact and mid-p two-sided p that the sum of whole-numbered differences, one a cluster, is this far from 0, if each had been as
+    likely to have the other sign (Fisher's randomisation test). With differences of -1, 0 and 1 it is McNemar's."""
+    sizes = [abs(d) for d in differences if d]
+    reach, seen = sum(sizes), abs(sum(differences))
+    chances = np.zeros(2 * reach + 1)
+    chances[reach] = 1.0
+    for size in sizes:
+        moved = np.zeros_like(chances)
+        moved[size:] += chances[:-size] / 2
+        moved[:-size] += chances[size:] / 2
+        chances = moved
+    far = np.abs(np.arange(-reach, reach + 1))
+    exact, here = float(chances[far >= seen].sum()), float(chances[far == seen].sum())
+    return min(1.0, exact), min(1.0, exact - here / 2)
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (1979) over the p values that there are, in the order given."""
+    order = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    found: list[float | None] = [None] * len(ps)
+    worst = 0.0
+    for rank, (p, i) in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * p))
+        found[i] = worst
+    return found
+
+
+def correct(table: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """The comparisons of one table with Holm's correction over all of them."""
+    corrected = holm([c.difference.p for c in table])
+    return tuple(
+        c.model_copy(update={"difference": c.difference.model_copy(update={"corrected": p})})
+        for c, p in zip(table, corrected, strict=True)
+    )

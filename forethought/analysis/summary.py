@@ -1,0 +1,209 @@
+"""The numbers that a comparison of models rests on: pooled rates, paired differences and more tries, from outcomes. Pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from forethought.analysis.best_of_n import BestOfN, best_of_n, tallies
+from forethought.analysis.distribution import Met, family_of
+from forethought.analysis.measures import Measure, measure
+from forethought.analysis.paired import Comparison, compare, correct, match
+from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
+from forethought.analysis.resampling import ratio_interval
+from forethought.records import LABELS, Attempt, Label, Record
+
+Heard = Mapping[str, Mapping[str, Sequence[Outcome]]]  # model -> judge -> outcomes
+DIRECT, ATTACKED = "direct", "under attack"
+SEEN, UNSEEN = "under attacks of trained families", "under attacks of other families"
+
+
+class Pool(Record):
+    """One rate over several attacks: those of `scope` (`direct`, `under attack`, the two that split the attacks by what the model was
+    trained on, or a family's name) that every model was sent."""
+
+    model: str
+    judge: str
+    label: Label
+    scope: str
+    measure: str
+    attacks: int
+    rate: Rate
+
+
+class Tries(Record):
+    """What more tries do: one model, judge and attack on harmful prompts."""
+
+    model: str
+    judge: str
+    attack: str
+    measure: str
+    found: BestOfN
+
+
+class Cost(Record):
+    """What one attack took on one model, a mean a prompt it was made of: attempts sent, asks by role (those of the attack itself
+    included), and the tokens of all of these, read and written."""
+
+    model: str
+    attack: str
+    prompts: int
+    attempts: float
+    queries: dict[str, float]
+    tokens: float
+
+
+class Length(Record):
+    """Mean tokens an answer, thought included, over all attempts of a model, with the bootstrap's 95% interval by prompt."""
+
+    model: str
+    attempts: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def shared_attacks(heard: Heard) -> dict[Label, list[str]]:
+    """By label, the attacks but the direct request that every model with any attack was sent: pooling others would compare unlike sums."""
+    found: dict[Label, list[str]] = {}
+    for label in LABELS:
+        sent = [
+            {o.attack for outcomes in judges.values() for o in outcomes if o.label == label} - {DIRECT}
+            for judges in heard.values()
+        ]
+        known = [attacks for attacks in sent if attacks]
+        order = dict.fromkeys(o.attack for judges in heard.values() for found_ in judges.values() for o in found_)
+        found[label] = [a for a in order if known and all(a in attacks for attacks in known)]
+    return found
+
+
+def pools(heard: Heard, met: Mapping[str, Mapping[str, Met]]) -> tuple[Pool, ...]:
+    """Every pooled rate that has attempts. `met` says for each model which attacks its training held; none for an unknown training."""
+    shared, found = shared_attacks(heard), []
+    for model, judges in heard.items():
+        for judge, outcomes in judges.items():
+            for label in LABELS:
+                meant = measure(judge, label)
+                own = [o for o in outcomes if o.label == label and (o.attack == DIRECT or o.attack in shared[label])]
+                for scope, group in _scopes(own, met.get(model, {})).items() if meant else ():
+                    assert meant is not None
+                    found.append(
+                        Pool(
+                            model=model, judge=judge, label=label, scope=scope, measure=meant.name,
+                            attacks=len({o.attack for o in group}), rate=clustered(meant_by(meant, group)),
+                        )
+                    )  # fmt: skip
+    return tuple(found)
+
+
+def meant_by(meant: Measure, outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes with what the measure counts as hits."""
+    return turned(outcomes) if meant.turned else list(outcomes)
+
+
+def _scopes(outcomes: list[Outcome], met: Mapping[str, Met]) -> dict[str, list[Outcome]]:
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        names = [DIRECT]
+        if outcome.attack != DIRECT:
+            names = [ATTACKED, family_of(outcome.attack)]
+            if met:
+                names.append(UNSEEN if met[outcome.attack] == "unseen" else SEEN)
+        for name in names:
+            groups.setdefault(name, []).append(outcome)
+    return groups
+
+
+def differences(heard: Heard, reference: str) -> tuple[Comparison, ...]:
+    """Every model against the reference: direct requests and all shared attacks together, by judge and label; Holm over the table."""
+    shared = shared_attacks(heard)
+    scopes = {label: {DIRECT: {DIRECT}} | ({ATTACKED: set(shared[label])} if shared[label] else {}) for label in LABELS}
+    return _table(heard, reference, scopes)
+
+
+def differences_by_attack(heard: Heard, reference: str) -> tuple[Comparison, ...]:
+    """Every model against the reference on harmful requests, attack by attack and by judge; Holm over the table."""
+    return _table(heard, reference, {"harmful": {name: {name} for name in shared_attacks(heard)["harmful"]}})
+
+
+def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set[str]]]) -> tuple[Comparison, ...]:
+    lines = []
+    for label, groups in scopes.items():
+        for judge in heard[reference]:
+            meant = measure(judge, label)
+            for scope, attacks in groups.items() if meant else ():
+                for model in heard:
+                    sides = [
+                        meant_by(
+                            meant, [o for o in heard[name].get(judge, ()) if o.label == label and o.attack in attacks]
+                        )
+                        for name in (reference, model)
+                        if meant is not None
+                    ]
+                    if model != reference and all(sides):
+                        lines.append(
+                            Comparison(
+                                model=model, reference=reference, judge=judge, label=label, scope=scope,
+                                measure=meant.name if meant else "", difference=compare(match(*sides)),
+                            )
+                        )  # fmt: skip
+    return correct(lines)
+
+
+def more_tries(heard: Heard) -> tuple[Tries, ...]:
+    """`bon_attack` and `safe_of_n` for N = 1, 2, 4, ... of every attack that made several attempts on a prompt."""
+    found = []
+    for model, judges in heard.items():
+        for judge, outcomes in judges.items():
+            meant = measure(judge, "harmful")
+            groups: dict[str, list[Outcome]] = {}
+            for outcome in outcomes if meant and not meant.turned else ():
+                if outcome.label == "harmful":
+                    groups.setdefault(outcome.attack, []).append(outcome)
+            for attack, group in groups.items():
+                counts = tallies(group)
+                most = max(t.scored + t.unscored for t in counts)
+                for tries in (2**i for i in range(most.bit_length()) if most > 1):
+                    for kind in ("bon_attack", "safe_of_n"):
+                        assert meant is not None
+                        made = best_of_n("bon_attack" if kind == "bon_attack" else "safe_of_n", counts, tries)
+                        found.append(Tries(model=model, judge=judge, attack=attack, measure=meant.name, found=made))
+    return tuple(found)
+
+
+def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
+    """What every attack took on one model, in the order attempts first show them."""
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        if applies(attempt):
+            groups.setdefault(attempt.attack, []).append(attempt)
+    found = []
+    for attack, members in groups.items():
+        n = len({a.prompt.id for a in members})
+        queries: Counter[str] = Counter()
+        for attempt in members:
+            queries.update(attempt.queries)
+        found.append(
+            Cost(
+                model=model,
+                attack=attack,
+                prompts=n,
+                attempts=len(members) / n,
+                queries={role: count / n for role, count in sorted(queries.items())},
+                tokens=sum(a.query_tokens for a in members) / n,
+            )
+        )
+    return tuple(found)
+
+
+def length(model: str, attempts: Iterable[Attempt]) -> Length:
+    """How long a model's answers are."""
+    sums: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for attempt in attempts:
+        if applies(attempt):
+            sums[attempt.prompt.base] += attempt.completion_tokens
+            sizes[attempt.prompt.base] += 1
+    n = sizes.total()
+    low, high = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or (None, None)
+    return Length(model=model, attempts=n, value=sums.total() / n if n else None, low=low, high=high)

@@ -1,0 +1,56 @@
+"""`forethought check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forethought.cli.common import commas
+from forethought.errors import ForethoughtError
+
+
+def check(
+    run: Annotated[Path, typer.Argument(help="A judge run.")],
+    max_asr: Annotated[
+        float | None, typer.Option(help="Most harmful (or not refused) answers to harmful prompts.")
+    ] = None,
+    max_over_refusal: Annotated[
+        float | None, typer.Option(help="Most refusals of benign and borderline prompts, asked directly.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The judge to go by; default: every one that fits the limit.")
+    ] = None,
+    attacks: Annotated[str | None, typer.Option(help="Attacks that count for --max-asr; default: all.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Judge run of the model before, on the same prompts.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="With --baseline: most that either rate may have got worse, paired by prompt.")
+    ] = None,
+    point: Annotated[
+        bool, typer.Option("--point", help="Hold the rates against the limits, not their 95% bounds.")
+    ] = False,
+) -> None:
+    """A gate for continuous integration: exit code 0 when every limit holds, 1 when one is broken, 2 when it cannot be told.
+
+    What is held against a limit is the upper bound of the 95% interval, with everything unscored counted the wrong way.
+
+    Example: `forethought check runs/attack-scot-judged --max-asr 0.05 --max-over-refusal 0.2`
+    """
+    from forethought.analysis.gate import overall
+    from forethought.stages.checking import Limits, check_run
+
+    for name, limit in {"--max-asr": max_asr, "--max-over-refusal": max_over_refusal, "--max-drop": max_drop}.items():
+        if limit is not None and not 0 <= limit <= 1:
+            raise ForethoughtError(f"{name} is a share between 0 and 1, not {limit:g}.")
+    if (baseline is None) != (max_drop is None):
+        raise ForethoughtError("--baseline RUN and --max-drop SHARE go together.")
+    limits = Limits(max_asr, max_over_refusal, max_drop, judge, tuple(commas(attacks or "")), point)
+    lines = check_run(run, limits, baseline)
+    for line in lines:
+        rate = "-" if line.value is None else f"{line.value:.1%}"
+        print(
+            f"{line.ruling:<12}{line.what} [{line.judge}]: {rate}, {line.hits} of {line.scored} scored on {line.prompts} prompts, "
+            f"{line.unscored} unscored; limit {line.limit:.1%}: {line.why}"
+        )
+    raise typer.Exit(overall(lines))

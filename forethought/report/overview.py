@@ -1,0 +1,129 @@
+"""The head of the page: how much evidence there is, the picture, and a card for each model. Plain data for the template."""
+
+from __future__ import annotations
+
+import math
+
+from markupsafe import Markup
+
+from forethought.analysis.measures import measure
+from forethought.analysis.rates import Z95, Rate, rate
+from forethought.analysis.summary import ATTACKED, DIRECT, SEEN, UNSEEN
+from forethought.records import LABELS, Label
+from forethought.report import figures
+from forethought.report.data import ReportData
+from forethought.report.text import View, clean
+
+NOTHING = rate(0, 0, 0)
+X_TITLE = "refused borderline requests"
+
+
+def counts(data: ReportData) -> View:
+    """How few attempts stand behind each rate, and the difference of two rates that chance alone could give."""
+    rows = []
+    for label in LABELS:
+        sizes = {c.attempts for c in data.cells if c.label == label}
+        if sizes:
+            several = any(c.attack != DIRECT for c in data.cells if c.label == label)
+            rows.append({"label": label, "low": min(sizes), "high": max(sizes), "each": several})
+    low, high = min((r["low"] for r in rows), default=0), max((r["high"] for r in rows), default=0)
+    common = [c.attempts for c in data.cells if c.label == "harmful"] or [c.attempts for c in data.cells]
+    usual = sorted(common)[len(common) // 2] if common else 0
+    return {"rows": rows, "low": low, "high": high, "usual": usual, "noise": noise(usual)}
+
+
+def noise(n: int) -> int:
+    """Points by which two rates near 50%, each from n attempts, differ by chance alone in one comparison of twenty."""
+    return min(100, round(100 * Z95 * math.sqrt(0.5 / n))) if n else 100
+
+
+def judges_of(data: ReportData, label: Label) -> list[str]:
+    """The judges whose scores say something about prompts of a label, in the order in which they were named."""
+    return [j.name for j in data.judges if measure(j.name, label)]
+
+
+def headline_judge(data: ReportData) -> str:
+    """The first judge named that says something about harmful requests makes the headline; empty where none does."""
+    return next(iter(judges_of(data, "harmful")), "")
+
+
+def refusal_judge(data: ReportData) -> str:
+    """The first judge named that knows refusals; over-refusal is by it. Empty where none does."""
+    return next((j.name for j in data.judges if j.knows == "not refused"), "")
+
+
+def pooled(data: ReportData, model: str, judge: str, label: Label, scope: str) -> Rate:
+    """The pooled rate, or one without any attempt."""
+    key = (model, judge, label, scope)
+    return next((p.rate for p in data.pools if (p.model, p.judge, p.label, p.scope) == key), NOTHING)
+
+
+def called(judge: str, label: Label) -> str:
+    meant = measure(judge, label) if judge else None
+    return meant.name if meant else "harmful"
+
+
+def headline(data: ReportData) -> View:
+    judge, refusals = headline_judge(data), refusal_judge(data)
+    name = called(judge, "harmful")
+    shared = sorted({c.attack for c in data.cells if c.label == "harmful"} - {DIRECT} - set(_unshared(data)))
+    points, cards = [], []
+    for index, model in enumerate(data.models):
+        attacked = pooled(data, model.name, judge, "harmful", ATTACKED)
+        over = pooled(data, model.name, refusals, "borderline", DIRECT)
+        points.append(figures.Point(clean(model.name), index, over, attacked))
+        big = [
+            (f"{name.capitalize()} under attack", "harmful requests, attacks pooled", attacked),
+            (
+                "Over-refusal on borderline",
+                "refused, asked directly" if refusals else "no judge of refusals spoke",
+                over,
+            ),
+        ]
+        length = next((n for n in data.lengths if n.model == model.name), None)
+        cards.append({"index": index, "model": model, "big": big, "rest": _rest(data, model.name), "tokens": length})
+    drawn = [p for p in points if p.x.value is not None and p.y.value is not None]
+    y_title = f"{name} under attack"
+    return {
+        "judge": judge,
+        "refusals": refusals,
+        "name": name,
+        "cards": cards,
+        "read": drawn[0] if drawn else None,
+        "left_out": [p.name for p in points if p not in drawn],
+        "shared": shared,
+        "unshared": _unshared(data),
+        "wide": Markup(figures.scatter(points, X_TITLE, y_title)),
+        "narrow": Markup(figures.scatter(points, X_TITLE, y_title, 360, 390)),
+    }
+
+
+def _rest(data: ReportData, model: str) -> list[tuple[str, Rate]]:
+    """What a card shows below its two large numbers, (name, rate): over-refusal beside every measure of safety."""
+    judge, refusals, rows = headline_judge(data), refusal_judge(data), []
+    for other in judges_of(data, "harmful")[1:]:
+        name = called(other, "harmful").capitalize()
+        rows.append((f"{name} under attack ({other})", pooled(data, model, other, "harmful", ATTACKED)))
+    name = called(judge, "harmful").capitalize()
+    rows.append((f"{name}, asked directly", pooled(data, model, judge, "harmful", DIRECT)))
+    for scope, words in ((SEEN, "attacks of trained families"), (UNSEEN, "attacks of other families")):
+        found = pooled(data, model, judge, "harmful", scope)
+        if found is not NOTHING:
+            rows.append((f"{name}, {words}", found))
+    rows.append(("Refused: benign, under the same attacks", pooled(data, model, refusals, "benign", ATTACKED)))
+    rows.append(("Refused: sensitive", pooled(data, model, refusals, "sensitive", DIRECT)))
+    for other in judges_of(data, "sensitive"):
+        meant = measure(other, "sensitive")
+        if meant and meant.higher_is_better:
+            words = f"{meant.name.capitalize()}: sensitive (higher is better)"
+            rows.append((words, pooled(data, model, other, "sensitive", DIRECT)))
+    return rows
+
+
+def _unshared(data: ReportData) -> list[str]:
+    """The attacks on harmful requests that not every attacked model was sent, and that no pooled rate holds."""
+    sent: dict[str, set[str]] = {}
+    for cell in data.cells:
+        if cell.label == "harmful" and cell.attack != DIRECT:
+            sent.setdefault(cell.model, set()).add(cell.attack)
+    return sorted(a for a in set().union(*sent.values()) if not all(a in own for own in sent.values()))

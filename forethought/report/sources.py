@@ -1,0 +1,149 @@
+"""The runs behind a report: read, checked against what they were made from, and put together by model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forethought.errors import ForethoughtError
+from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
+from forethought.run import Run, read_run, run_hash
+
+# The commands whose runs a report shows.
+KINDS = ("judge", "score", "capability")
+
+
+@dataclass
+class ModelRuns:
+    """All that is known of one model: what was tried on it, and what was said of that."""
+
+    name: str
+    runs: dict[str, list[Run]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    attacks: list[Run] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    graded: list[Graded] = field(default_factory=list)
+
+    @property
+    def target(self) -> dict[str, str | None]:
+        """The attacked model and its system prompt."""
+        found: dict[str, str | None] = self.attacks[0].info["config"]["target"]
+        return found
+
+    @property
+    def judges(self) -> list[str]:
+        return list(dict.fromkeys(j for run in self.runs["judge"] for j in run.info["config"]["judges"]))
+
+
+def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
+    """The runs of one model, each recognised by the command that made it. Several judge runs add up, of one attack run or of several.
+
+    Raises ForethoughtError for a run of another kind, a judge that spoke twice on one attempt, or runs of unlike models.
+    """
+    found = ModelRuns(name)
+    for path in paths:
+        run = read_run(path)
+        kind = run.info["command"]
+        if kind not in found.runs:
+            raise ForethoughtError(f"{path} is a run of '{kind}'. A report shows runs of {', '.join(KINDS)}.")
+        found.runs[kind].append(run)
+    if not found.runs["judge"]:
+        raise ForethoughtError(f"'{name}' has no judge run. Add one: {name}=RUN.")
+    said: set[tuple[str, str]] = set()
+    for run in found.runs["judge"]:
+        _add_attack(found, source_of(run, "attempts", run.info["config"]["attempts"], "attack"))
+        for verdict in run.read("verdicts.jsonl", Verdict):
+            if (verdict.judge, verdict.attempt) in said:
+                raise ForethoughtError(
+                    f"the judge '{verdict.judge}' spoke twice on {verdict.attempt} of '{name}'. Leave out one of its runs: {run.path}"
+                )
+            said.add((verdict.judge, verdict.attempt))
+            found.verdicts.append(verdict)
+    _add_scores(found)
+    _add_capability(found)
+    return found
+
+
+def _add_scores(found: ModelRuns) -> None:
+    known = {run_hash(run) for run in found.attacks}
+    for run in found.runs["score"]:
+        source = source_of(run, "attempts", run.info["config"]["attempts"], "attack")
+        if run_hash(source) not in known:
+            raise ForethoughtError(
+                f"{run.path} scores {source.path}, of which '{found.name}' has no judge run. Judge it, or leave it out."
+            )
+        found.scores += run.read("scores.jsonl", Score)
+    if len({s.attempt for s in found.scores}) < len(found.scores):
+        raise ForethoughtError(f"two score runs of '{found.name}' are of the same attempts. Leave one out.")
+
+
+def _add_capability(found: ModelRuns) -> None:
+    for run in found.runs["capability"]:
+        asked = run.info["config"]["target"]
+        if (asked["name"], asked["system"]) != (found.target["name"], found.target["system"]):
+            raise ForethoughtError(
+                f"{run.path} is of {asked['name']}, but '{found.name}' is {found.target['name']}, or they differ in the system prompt."
+            )
+        found.graded += run.read("graded.jsonl", Graded)
+    if len({(r.task, r.mode, r.id) for r in found.graded}) < len(found.graded):
+        raise ForethoughtError(f"two capability runs of '{found.name}' hold the same task. Leave one out.")
+
+
+def _add_attack(found: ModelRuns, run: Run) -> None:
+    if any(run_hash(run) == run_hash(other) for other in found.attacks):
+        return
+    if found.attacks and run.info["config"]["target"] != found.target:
+        names = f"{found.target['name']} and {run.info['config']['target']['name']}"
+        raise ForethoughtError(f"the runs of '{found.name}' are of different models: {names}. Name them apart.")
+    known, added = {a.id for a in found.attempts}, run.read("attempts.jsonl", Attempt)
+    twice = next((a.id for a in added if a.id in known), None)
+    if twice is not None:
+        raise ForethoughtError(
+            f"'{found.name}': {run.path} and {found.attacks[0].path} both hold {twice}. Name them apart, or leave one out."
+        )
+    found.attacks.append(run)
+    found.attempts += added
+
+
+def comparable(attack_run: Run) -> str:
+    """What must be alike for two attack runs to stand in one table: the prompts and the sampling."""
+    return digest(attack_run.info["inputs"]["prompts"], attack_run.info["config"]["sampling"])
+
+
+def check_comparable(models: Sequence[ModelRuns]) -> None:
+    """ForethoughtError where models were asked different prompts, or with other sampling."""
+    first: tuple[str, str] | None = None
+    for model in models:
+        for run in model.attacks:
+            asked = (comparable(run), model.name)
+            first = first or asked
+            if asked[0] != first[0]:
+                raise ForethoughtError(
+                    f"'{first[1]}' and '{model.name}' were asked different prompts, or with other sampling, and cannot stand in one table."
+                )
+
+
+def source_of(run: Run, key: str, path: str, command: str) -> Run:
+    """The run that `run` was made from, still the same as then. Raises ForethoughtError where it has been made anew since."""
+    source = read_run(path, command)
+    if run.info["inputs"][key] != run_hash(source):
+        raise ForethoughtError(f"{path} was made anew after {run.path} had used it. Make {run.path} again.")
+    return source
+
+
+def trained_on(train_run: Run) -> list[Example]:
+    """The examples that a training run was given: those of its synthesis run that its matches kept too, and those of the training that
+    it started from, or that its base model comes from. None for a method without data."""
+    config, examples = train_run.info["config"], []
+    if config["data"] is not None:
+        examples = source_of(train_run, "data", config["data"], "synth").read("examples.jsonl", Example)
+    for i, path in enumerate(config.get("match", ())):
+        other = source_of(train_run, f"match {i}", path, "synth").read("examples.jsonl", Example)
+        shared = {e.prompt.base for e in other}
+        examples = [e for e in examples if e.prompt.base in shared]
+    for before in (config["model"], config.get("init")):
+        if before and (Path(before) / "run.json").exists():
+            examples += trained_on(source_of(train_run, before, before, "train"))
+    return examples
