@@ -27,20 +27,28 @@ def now_mib() -> float:
 
 
 def alone(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """`work(*args)` in a fresh process, so that its memory peak and its patches are its own; adds `peak_mib` and `wall`."""
+    """`work(*args)` in a fresh process, so that its memory peak and its patches are its own; adds `peak_mib`, `wall` and `tries`.
+
+    A process that dies without an error of its own (a library's crash) is started a second time. Stops the section if that dies too.
+    """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    started = time.perf_counter()
-    process = context.Process(target=_child, args=(theirs, work, args))
-    process.start()
-    theirs.close()
-    try:
-        found: dict[str, Any] = ours.recv()
-    except EOFError:
-        raise SystemExit(f"bench: {work.__name__}{args} died") from None
-    finally:
+    for tries in (1, 2):
+        ours, theirs = context.Pipe(duplex=False)
+        started = time.perf_counter()
+        process = context.Process(target=_child, args=(theirs, work, args))
+        process.start()
+        theirs.close()
+        try:
+            found: dict[str, Any] = ours.recv()
+        except EOFError:
+            process.join()
+            print(f"bench: {work.__name__}{args} died with exit code {process.exitcode}", flush=True)
+            if process.exitcode is not None and process.exitcode >= 0:
+                break
+            continue
         process.join()
-    return found | {"wall": round(time.perf_counter() - started, 2)}
+        return found | {"wall": round(time.perf_counter() - started, 2), "tries": tries}
+    raise SystemExit(f"bench: no result of {work.__name__}{args}")
 
 
 def _child(pipe: Any, work: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
