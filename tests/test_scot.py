@@ -21,7 +21,8 @@ def synth(home: Path, teacher_says: str, label: Label, options: str) -> tuple[li
     script = home / "teacher.yaml"
     rules = [
         {"when": "Request: N/A", "say": "nothing"},
-        {"when": "Which category|Is this allowed", "say": teacher_says},
+        {"when": f"Is this allowed|{teacher_says}", "say": teacher_says if teacher_says in VERDICTS.values() else BREAD},
+        {"when": "This is not allowed", "say": "something else"},
         {"say": "to know how to bake fresh bread."},
     ]
     script.write_text(yaml.safe_dump(rules), encoding="utf-8")
@@ -59,7 +60,7 @@ def test_without_verify_the_label_decides(tmp_path: Path) -> None:
 
 
 def test_a_harmful_prompt_without_category_gets_the_teachers(tmp_path: Path) -> None:
-    examples, _ = synth(tmp_path, "fraud and deception", "harmful", "template=rules")
+    examples, _ = synth(tmp_path, "Scams, phishing", "harmful", "template=rules")
     (example,) = examples
     assert example.category == "fraud"
     assert "fraud and deception" in example.answer

@@ -21,7 +21,6 @@ from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth.common import PACKAGE, Reject
 
-NONE = "none"
 NEUTRAL = "N/A"
 VERDICTS: dict[Decision, str] = {
     "refuse": "This is harmful and must be refused.",
@@ -92,30 +91,34 @@ def near(prompt: Prompt, policy: Policy) -> Category | None:
     return None
 
 
-def choose_category(prompt: Prompt, options: list[Category], none: bool = False) -> Flow[Category | None]:
-    """The teacher's most likely category; from a chat server the one that it writes.
+def choose_category(prompt: Prompt, options: list[Category]) -> Flow[Category]:
+    """The category from which the teacher would most likely make this request; from a chat server the one that it writes.
 
-    With `none` the teacher may also say that no category fits. Raises Reject where a server's reply is none of the names.
+    Small models compare likelihoods of the request better than those of the names (noisy channel: Min et al. 2022, arXiv 2108.04106): on
+    harmful starter prompts SmolLM2-135M names the right one of twelve for 21 of 48, against 20 of 72 by the names. Raises Reject where a
+    server's reply is none of the names, and for a request without words.
     """
-    listing = "\n".join(f"- {c.name}: {c.definition}" for c in options) + (
-        f"\n- {NONE}: nothing wrong with it" if none else ""
-    )
-    template = read_prompt(PACKAGE, "scot_category")
-    messages = fill_messages(template, request=prompt.request, categories=listing)
-    neutral = fill_messages(template, request=NEUTRAL, categories=listing)
-    choices: dict[str, Category | None] = {c.name: c for c in options} | ({NONE: None} if none else {})
+    if not prompt.request.strip():
+        raise Reject("request is empty")
     try:
-        means = yield from rank("teacher", messages, tuple(f" {n}" for n in choices), "Category:", neutral)
+        scores: list[float] = []
+        for category in options:
+            examples = "; ".join(category.not_allowed or category.allowed)
+            template = read_prompt(PACKAGE, f"category_{'support' if category.respond == 'support' else 'refuse'}")
+            messages = fill_messages(template, definition=category.definition, examples=examples)
+            scores += yield from rank("teacher", messages, (prompt.request,))
+        return options[scores.index(max(scores))]
     except AskFailed as error:
         if error.kind != "unsupported":
             raise
-        reply = yield from reply_of(Ask("teacher", messages, sampling=Sampling(max_tokens=512)))
-        said = reply.text.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
-        named = {name.lower(): c for name, c in choices.items()}
-        if said not in named:
-            raise Reject("teacher names no category", said[:200]) from None
-        return named[said]
-    return list(choices.values())[means.index(max(means))]
+    listing = "\n".join(f"- {c.name}: {c.definition}" for c in options)
+    messages = fill_messages(read_prompt(PACKAGE, "scot_category"), request=prompt.request, categories=listing)
+    reply = yield from reply_of(Ask("teacher", messages, sampling=Sampling(max_tokens=512)))
+    said = reply.text.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
+    named = {c.name.lower(): c for c in options}
+    if said not in named:
+        raise Reject("teacher names no category", said[:200])
+    return named[said]
 
 
 def blind_decision(prompt: Prompt, policy: Policy) -> Flow[Decision]:
