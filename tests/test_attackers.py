@@ -594,7 +594,7 @@ def test_import_of_simple_rows_is_judged_and_reported(tmp_path: Path) -> None:
     assert [(a.status, a.answer) for a in found[:3]] == [("no_think", SORRY), ("ok", "Mix flour."), ("unclosed", "")]
     assert (found[3].prompt.label, found[3].messages[0].role, found[3].queries) == ("benign", "system", {})
     judged = stages.judge(tmp_path / "judged", tmp_path / "in", ["refusal"])
-    page = write_report(tmp_path / "r.html", {"theirs": judged.path}, title="t", about="").read_text(encoding="utf-8")
+    page = write_report(tmp_path / "r.html", {"theirs": [judged.path]}, title="t", about="").read_text(encoding="utf-8")
     assert "my_GCG_v2" in page and "their-model" in page
 
 
