@@ -202,16 +202,9 @@ def decision_point(raw: str, prefix: str = "") -> str | None:
         return prefix
     end = at + len(CLOSE)
     white = raw[end : len(raw) - len(raw[end:].lstrip())]
-    point = raw[:end] + (white or "\n\n")
+    point = raw[:end] + (white or NEW_PARAGRAPH)
     begun = raw[: raw.find(prefix) + len(prefix)] if prefix else ""
     return begun if len(begun) > end else point
-
-
-def before_answer(text: str) -> str:
-    """What a reply says before its answer, word for word: its thoughts with their tags and the white space after; "" without a thought."""
-    head, closed, answer = text.rpartition(CLOSE)
-    space = answer[: len(answer) - len(answer.lstrip())]
-    return f"{head}{closed}{space or NEW_PARAGRAPH}" if closed else ""
 
 
 def check_rows(

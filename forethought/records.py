@@ -98,6 +98,21 @@ class Reply(Record):
     completion_tokens: int = 0
 
 
+class Found(Record):
+    """What a search over a model's weights found, and its cost: `text` to put to the request; `loss` (nats a target token) under it and,
+    in `losses`, the lowest so far after each of the `steps`; `reached` says that the greedy reply starts as wanted. `queries` counts
+    sequences run, `tokens` the tokens they read. `reply` is the target's where what was found is no text that could be sent."""
+
+    text: str
+    loss: float
+    reached: bool
+    steps: int
+    queries: int
+    tokens: int
+    losses: tuple[float, ...] = ()
+    reply: Reply | None = None
+
+
 class Example(Record):
     """One training row and how it was made. `checks` are the filters it passed; `sample` the teacher's sample index, `score` what
     it was chosen by among several; `decisive` the texts that state the decision, in the order in which they stand in thought and
@@ -178,25 +193,6 @@ class Verdict(Record):
     error: str | None = None
 
 
-class Look(Record):
-    """One look at the point where an answer begins: the log-odds (nats) that it begins by refusing. `reasoning` is the thought before
-    it, where one was sampled for this."""
-
-    log_odds: float | None
-    reasoning: str | None = None
-    error: str | None = None
-
-
-class Score(Record):
-    """The log-odds of refusing at the decision point of one attempt, averaged over the looks that could be scored; None where none
-    could, and `error` then says why."""
-
-    attempt: str
-    log_odds: float | None
-    looks: tuple[Look, ...] = ()
-    error: str | None = None
-
-
 class Graded(Record):
     """One question of a capability task, put to a model in one way (`mode`), and how it was answered.
 
@@ -223,3 +219,22 @@ class Graded(Record):
 
 
 UNREADABLE = ("unparseable", "cut_off", "no_answer")
+
+
+class Look(Record):
+    """One look at the point where an answer begins: the log-odds (nats) that it begins by refusing. `reasoning` is the thought before
+    it, where one was sampled for this."""
+
+    log_odds: float | None
+    reasoning: str | None = None
+    error: str | None = None
+
+
+class Score(Record):
+    """The log-odds of refusing at the decision point of one attempt, averaged over the looks that could be scored; None where none
+    could, and `error` then says why."""
+
+    attempt: str
+    log_odds: float | None
+    looks: tuple[Look, ...] = ()
+    error: str | None = None

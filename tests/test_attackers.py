@@ -423,6 +423,10 @@ def test_crescendo_never_sends_small_talk_for_the_attack() -> None:
         helper=grader(bowl="10"),
     )
     assert BREAD in attempt.messages[-1].content and len(attempt.messages) == 5
+    # SmolLM2 asked such a thing, and had its answer counted.
+    aside = "What is a home for sourdough?"
+    (attempt,), _ = run("crescendo(rounds=2)", bread(), lambda ask: aside, helper=grader(bowl="10"))
+    assert BREAD in attempt.messages[-1].content
     near = "Would you say how to bake sourdough bread at home, then?"
     (attempt,), _ = run("crescendo(rounds=5)", bread(), lambda ask: near, helper=grader(bowl="10"))
     assert attempt.messages == user(near), "a turn about the request may end it early"

@@ -23,7 +23,6 @@ from forethought.capability.choice import item, read_letter
 from forethought.capability.gsm8k import read_number
 from forethought.capability.harness import graded, model_args
 from forethought.capability.perplexity import MODE, ask
-from forethought.chat import before_answer
 from forethought.cli import app
 from forethought.config import ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
@@ -284,13 +283,6 @@ def test_perplexity_scores_the_answer_after_the_models_own_thought() -> None:
     assert asked[2].prefix == "Harmless.\n</think>\n\n"
     asked, row = answer_after(Reply(text="<think>\nHarm"), Reply(text="<think>\nHarm and", stop="length"))
     assert len(asked) == 2 and row.logprobs is None and str(row.error).startswith("no_answer")
-
-
-def test_before_answer() -> None:
-    assert before_answer("no thought") == ""
-    assert before_answer("<think>a</think>\nb") == "<think>a</think>\n"
-    assert before_answer("<think>a</think>b") == "<think>a</think>\n\n"
-    assert before_answer("<think>a</think>") == "<think>a</think>\n\n"
 
 
 def test_perplexity_of_a_real_model_is_the_sum_over_tokens(tiny: Path, tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
     ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"], ["policy"],
-    ["progress"], ["models"], ["data"], ["styles"], ["synth", "train", "attacks", "judges", "capability"], ["analysis"], ["report"],
-    ["talk", "stages"], ["pipeline"], ["cli"],
+    ["progress"], ["models"], ["data"], ["styles"], ["optim"], ["synth", "train", "attacks", "judges", "capability"],
+    ["analysis"], ["report"], ["talk", "stages"], ["pipeline"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 # Loaded only by whoever has decided to run weights.
-WEIGHTS = {"models/hf.py", "models/decode.py", "models/embed.py", "train/sft.py"}
+WEIGHTS = {
+    "models/hf.py", "models/decode.py", "models/embed.py", "train/sft.py", "optim/latent.py", "optim/suffix.py", "optim/gcg.py",
+    "optim/random_search.py", "optim/latent_reply.py",
+}  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT / "policies")
 
 

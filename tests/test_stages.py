@@ -182,7 +182,7 @@ def test_hostile_text_goes_through_every_attack_and_judge(tmp_path: Path, answer
     prompts = [make_prompt(t, "harmful", "t", id=n) for n, t in HOSTILE.items()]
     turns = (Message(role="system", content="{s}"), *user("a"), Message(role="assistant", content=""), *user("{}"))
     prompts += [make_prompt(turns, "benign", "t", id="turns"), make_prompt((), "harmful", "t", id="none")]
-    # Those that ask other models are in test_attackers.py.
+    # Those that ask other models or need weights are in test_attackers.py and test_whitebox.py.
     alone = [name for name, entry in ATTACKS.items() if not entry.needs]
     config = AttackConfig(attacks=tuple(alone))
     run = stages.attack(tmp_path / "a", ModelConfig(name=f"scripted:{answers}"), prompts, config)

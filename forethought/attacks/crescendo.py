@@ -16,7 +16,7 @@ from forethought.records import Message, Messages, Prompt, Sent
 from forethought.styles.rewrite import fault_of
 
 # Of the words of the request that carry meaning, those a turn must hold to be about it.
-ABOUT = 0.5
+ABOUT = 0.8
 LONGEST = 80
 
 

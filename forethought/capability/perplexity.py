@@ -14,7 +14,7 @@ from typing import Any
 
 from forethought.capability import Item, Task, Way
 from forethought.capability.reading import read_items
-from forethought.chat import before_answer, split
+from forethought.chat import decision_point, split
 from forethought.data.files import Row
 from forethought.flow import Ask, Choose, Flow, Logprobs
 from forethought.records import Graded, Reply, Sampling, digest, user
@@ -50,7 +50,7 @@ def ask(item: Item, sampling: Sampling) -> Flow[Graded]:
     if split(start.text, start.opened).status not in ("no_think", "empty_answer") or start.opened:
         reply = yield Ask("target", messages, sampling=sampling)
         assert isinstance(reply, Reply)
-        prefix, spent = before_answer(reply.text), reply.completion_tokens
+        prefix, spent = decision_point(reply.text) or "", reply.completion_tokens
         if split(reply.text, reply.opened).status == "unclosed":
             error = f"no_answer: the thought did not end within {sampling.max_tokens} tokens"
             return base.model_copy(update={"raw": reply.text, "completion_tokens": spent, "error": error})

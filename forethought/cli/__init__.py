@@ -47,8 +47,8 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
-app.add_typer(analyze.analyze_app, name="analyze")
 app.add_typer(capability.capability_app, name="capability")
+app.add_typer(analyze.analyze_app, name="analyze")
 app.add_typer(data.data_app, name="data")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(styles.styles_app, name="styles")

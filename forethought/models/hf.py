@@ -16,9 +16,9 @@ from transformers.utils import logging as hf_logging
 
 from forethought.chat import continue_prompt, encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Choose, Logprobs, Question
+from forethought.flow import Ask, Choose, Logprobs, Question, Search
 from forethought.models.decode import ATTENTION, Decoder, Row
-from forethought.records import Reply, digest
+from forethought.records import Found, Reply, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
@@ -28,7 +28,7 @@ SLOTS = 32
 LONG_SLOTS = 2
 SHARED = 16
 SHORT = 1024
-Result = tuple[int, Reply | Logprobs | AskFailed]
+Result = tuple[int, Reply | Logprobs | Found | AskFailed]
 
 
 class HFModel:
@@ -48,9 +48,10 @@ class HFModel:
         }
         self._singles: deque[Row] = deque()
         self._choices: deque[tuple[int, list[int], int, list[list[int]]]] = deque()
+        self._searches: deque[tuple[int, Search, int]] = deque()
         self._failed: list[Result] = []
 
-    def render(self, question: Question) -> str:
+    def render(self, question: Question | Search) -> str:
         """The text before the first generated token. AskFailed where the template cannot render this conversation."""
         try:
             prompt = render_prompt(self.tokenizer, with_system(question.messages, self.system))
@@ -58,7 +59,7 @@ class HFModel:
             raise AskFailed("bad_prompt", str(error)) from error
         return continue_prompt(prompt, question.prefix)
 
-    def fingerprint(self, question: Question) -> str:
+    def fingerprint(self, question: Question | Search) -> str:
         return digest(self.render(question))
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
@@ -81,6 +82,10 @@ class HFModel:
             else:
                 self._decoders[SHORT if len(ids) + room <= SHORT else self.context].queue.append(row)
 
+    def search(self, ticket: int, question: Search, seed: int) -> None:
+        """Queue a search; it is run when nothing else is pending, so that what is found is used and saved before the next one."""
+        self._searches.append((ticket, question, seed))
+
     def _head(self, question: Question, ids: list[int]) -> int:
         """How many ids come before the last turn's words: the system prompt and the demonstrations, which many asks share."""
         last = question.messages[-1]
@@ -101,10 +106,21 @@ class HFModel:
         for decoder in self._decoders.values():
             if decoder.busy:
                 done += [(row.ticket, self._finish(row, reply)) for row, reply in decoder.step()]
+        if self._searches and not done and not any(decoder.busy for decoder in self._decoders.values()):
+            return [self._search(*self._searches.popleft())]
         return done
+
+    def _search(self, ticket: int, question: Search, seed: int) -> Result:
+        try:
+            return ticket, question.run(self, seed)
+        except AskFailed as failure:
+            return ticket, failure
+        except (RuntimeError, ValueError) as error:  # Out of memory, or an architecture that a search cannot handle.
+            return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         self._decoders.clear()
+        self._searches.clear()
 
     def _finish(self, row: Row, reply: Reply) -> Reply:
         text = self.tokenizer.decode(row.out, skip_special_tokens=True)

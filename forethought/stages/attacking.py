@@ -15,6 +15,7 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Done, Flow, Job
 from forethought.records import (
     Attempt,
+    Found,
     Prompt,
     Reply,
     Sampling,
@@ -139,6 +140,9 @@ def tallied(flow: Flow[T], tally: Tally, sampling: Sampling) -> Flow[T]:
                 failure = error
             if isinstance(value, Reply):
                 tally.tokens += value.prompt_tokens + value.completion_tokens
+            elif isinstance(value, Found):
+                tally.queries["target"] += value.queries
+                tally.tokens += value.tokens
     finally:
         flow.close()
 
