@@ -42,9 +42,9 @@ def ceiling(what: str, judge: str, outcomes: Sequence[Outcome], limit: float, *,
         why = "nothing was scored"
     elif worst is not None and worst <= limit:
         ruling, why = "pass", f"at most {worst:.1%}"
-    elif rate.hits == 0 and rate.unscored == 0 and not point:
-        why = f"no hit, but {prompts} prompts cannot show less than {worst or 0:.1%}: {_needed(limit)}"
-    elif best is not None and best > limit and (rate.hits or point):
+    elif rate.hits == 0 and best is not None and best > limit:
+        why = f"no hit, but {prompts} prompts cannot show less than {best:.1%}: {_needed(limit)}"
+    elif best is not None and best > limit:
         ruling, why = "fail", f"the bound is {best:.1%}" if not point else f"the rate is {best:.1%}"
         if (rate.value or 0.0) <= limit and not point:
             why += f", though the rate is {rate.value:.1%}: more prompts would tell"
