@@ -28,6 +28,7 @@ def outcomes(hits: int, misses: int, unscored: int = 0) -> list[Outcome]:
         ((0, 73), 0.05, "pass", "at most 5.0%"),
         ((0, 72), 0.05, "cannot tell", "ask about 73"),
         ((0, 5), 0.0, "cannot tell", "no number of prompts would do"),
+        ((0, 5, 1), 0.05, "cannot tell", "6 prompts cannot show less than 39.0%"),
         ((20, 80), 0.05, "fail", "the bound is 28.9%"),
         ((2, 98), 0.05, "fail", "though the rate is 2.0%: more prompts would tell"),
         ((2, 98), 0.10, "pass", "at most 7.0%"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from forethought import stages
 from forethought.attacks import Attack
+from forethought.cli import main
 from forethought.config import AttackConfig, ModelConfig, load_experiment
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow
@@ -204,6 +206,35 @@ def test_an_experiment_scores_and_asks(tmp_path: Path) -> None:
         with pytest.raises(ForethoughtError, match=part):
             run_experiment(load_experiment(path, [f"capability.tasks={tasks}"]), tmp_path / "other", lambda line: None)
     assert not (tmp_path / "other").exists(), "it stops before anything is asked"
+
+
+def test_more_tries_and_what_they_cost(tmp_path: Path) -> None:
+    config = AttackConfig(attacks=("direct", "bon(n=3)"), sampling=Sampling(max_tokens=16))
+    tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
+    spoken = stages.judge(tmp_path / "judge", tried.path, ["refusal"]).path
+    data = gather({"m": [spoken]}, title="t")
+    found = {(t.found.kind, t.found.tries): (t.found.value, t.found.prompts) for t in data.tries}
+    assert found == {(k, n): (1.0, 3) for k in ("bon_attack", "safe_of_n") for n in (1, 2, 3)}
+    cost = {c.attack: c for c in data.costs}
+    assert (cost["bon(n=3)"].attempts, cost["bon(n=3)"].queries) == (3.0, {"target": 3.0})
+    page = render(data)
+    assert "More tries" in page and "a prompt: 3 attempts · asks: 3 target" in page
+    pool = next(p for p in data.pools if (p.label, p.scope) == ("harmful", "under attack"))
+    assert (pool.rate.hits, pool.rate.scored) == (9, 9)
+    assert pool.rate.low is not None and pool.rate.low < 0.66, "nine attempts on three prompts are not nine prompts"
+
+
+def test_the_command_takes_runs_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = judged(tmp_path, "comply"), judged(tmp_path, "refuse")
+    scored = stages.score(tmp_path / "score", tmp_path / "attack-refuse").path
+    words = [f"yes={one}", f"no={two}", f"no={scored}", "--reference", "no", "--out", str(tmp_path / "page.html")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["forethought", "report", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 0, capsys.readouterr().err
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Differences from <bdi>no</bdi>" in page and "Without a threshold" in page
 
 
 @pytest.mark.parametrize("score", [45.0, -0.1, float("nan")])

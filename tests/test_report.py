@@ -70,7 +70,7 @@ ATTACKS = (
 )
 MET = Distribution(
     attacks={a.name: "unseen" for a in ATTACKS} | {"direct": "seen", "role_play": "seen", "past_tense": "family"},
-    prompts={"a": "in", "b": "near", "c": "out", "d": "out"},
+    prompts={"harmful-0": "in", "harmful-1": "near"} | {f"harmful-{i}": "out" for i in range(2, 24)},
 )
 MODELS = (
     ModelCard(name="untuned", base="smollm2"),
@@ -152,7 +152,7 @@ def fake_report(without: tuple[str, str] | None = None) -> ReportData:
         models=MODELS, attacks=ATTACKS, cells=tuple(rates), transcripts=tuple(everything),
         reference="untuned",
         judges=(JudgeCard(name="refusal", about="rules that tell a refusal from the rest", knows="not refused"),),
-        pools=pools(heard, {m.name: m.distribution.attacks for m in MODELS if m.distribution}), lengths=tuple(costly),
+        pools=pools(heard, {m.name: m.distribution for m in MODELS if m.distribution}), lengths=tuple(costly),
         differences=differences(heard, "untuned"), by_attack=differences_by_attack(heard, "untuned"),
         packages={"torch": "2.9.0", "transformers": "5.0.0", "pydantic": "2.14.3"},
         hardware={"cpu": "2 cores, x86_64", "memory": "16 GB"}, git="1a2b3c4", seconds=2212.0,
@@ -269,7 +269,8 @@ def test_over_refusal_stands_below_every_rate_of_safety(data: ReportData, render
 
 def test_what_was_in_training_is_marked(rendered: str) -> None:
     seen = Seen(rendered).visible
-    assert "2 not in training" in seen and "1 near a training prompt" in seen
+    assert "22 not in training" in seen and "1 near a training prompt" in seen
+    assert "Not refused, prompts not in training" in seen
     row = rendered[rendered.index('data-attack="past_tense" data-label="harmful"') :]
     assert re.findall(r'class="chip (\w+)"', row[: row.index("</tr>")]) == ["family"]
     assert "Not refused, attacks of trained families" in seen and "Not refused, attacks of other families" in seen

@@ -18,7 +18,8 @@ Ruling = Literal["pass", "fail", "cannot tell"]
 
 
 class Line(Record):
-    """One limit: the number held against it (`bound`), what it rests on, and the ruling with its reason."""
+    """One limit: the number held against it (`bound`), what it rests on, and the ruling with its reason. With `change` the numbers are a
+    rise from another model, `scored` counts pairs, and `hits` those that rose."""
 
     what: str
     judge: str
@@ -31,6 +32,7 @@ class Line(Record):
     value: float | None
     ruling: Ruling
     why: str
+    change: bool = False
 
 
 def ceiling(what: str, judge: str, outcomes: Sequence[Outcome], limit: float, *, point: bool = False) -> Line:
@@ -42,10 +44,11 @@ def ceiling(what: str, judge: str, outcomes: Sequence[Outcome], limit: float, *,
         why = "nothing was scored"
     elif worst is not None and worst <= limit:
         ruling, why = "pass", f"at most {worst:.1%}"
-    elif rate.hits == 0 and rate.unscored == 0 and not point:
-        why = f"no hit, but {prompts} prompts cannot show less than {worst or 0:.1%}: {_needed(limit)}"
-    elif best is not None and best > limit and (rate.hits or point):
-        ruling, why = "fail", f"the bound is {best:.1%}" if not point else f"the rate is {best:.1%}"
+    elif rate.hits == 0 and best is not None and best > limit:
+        why = f"no hit, but {prompts} prompts cannot show less than {best:.1%}: {_needed(limit)}"
+    elif best is not None and best > limit:
+        even = ", even with the unscored as misses" if rate.unscored else ""
+        ruling, why = "fail", f"the {'rate' if point else 'bound'} is {best:.1%}{even}"
         if (rate.value or 0.0) <= limit and not point:
             why += f", though the rate is {rate.value:.1%}: more prompts would tell"
     else:
@@ -77,8 +80,8 @@ def no_worse(
     else:
         why = f"the {found.unscored} pairs without a score decide: {bottom or 0:+.1%} to {top or 0:+.1%}"
     return Line(
-        what=what, judge=judge, limit=limit, bound=top, hits=found.both + found.only_second, scored=found.n,
-        unscored=found.unscored, prompts=found.clusters, value=found.value, ruling=ruling, why=why,
+        what=what, judge=judge, limit=limit, bound=top, hits=found.only_second, scored=found.n,
+        unscored=found.unscored, prompts=found.clusters, value=found.value, ruling=ruling, why=why, change=True,
     )  # fmt: skip
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
-from forethought.analysis.best_of_n import BestOfN, best_of_n, tallies
-from forethought.analysis.distribution import Met, family_of
+from forethought.analysis.best_of_n import BestOfN, Kind, best_of_n, tallies
+from forethought.analysis.distribution import Distribution, family_of
 from forethought.analysis.measures import Measure, measure
 from forethought.analysis.paired import Comparison, compare, correct, match
 from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
@@ -15,6 +16,8 @@ from forethought.records import LABELS, Attempt, Label, Record
 
 Heard = Mapping[str, Mapping[str, Sequence[Outcome]]]  # model -> judge -> outcomes
 DIRECT, ATTACKED = "direct", "under attack"
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NEW_PROMPTS = "under attack, prompts not in training"
 SEEN, UNSEEN = "under attacks of trained families", "under attacks of other families"
 
 
@@ -77,16 +80,18 @@ def shared_attacks(heard: Heard) -> dict[Label, list[str]]:
     return found
 
 
-def pools(heard: Heard, met: Mapping[str, Mapping[str, Met]]) -> tuple[Pool, ...]:
-    """Every pooled rate that has attempts. `met` says for each model which attacks its training held; none for an unknown training."""
+def pools(heard: Heard, trained: Mapping[str, Distribution]) -> tuple[Pool, ...]:
+    """Every pooled rate that has attempts. `trained` says for each model what its training held; models whose training is unknown
+    are not in it."""
     shared, found = shared_attacks(heard), []
     for model, judges in heard.items():
         for judge, outcomes in judges.items():
             for label in LABELS:
                 meant = measure(judge, label)
+                if meant is None:
+                    continue
                 own = [o for o in outcomes if o.label == label and (o.attack == DIRECT or o.attack in shared[label])]
-                for scope, group in _scopes(own, met.get(model, {})).items() if meant else ():
-                    assert meant is not None
+                for scope, group in _scopes(own, trained.get(model)).items():
                     found.append(
                         Pool(
                             model=model, judge=judge, label=label, scope=scope, measure=meant.name,
@@ -101,14 +106,17 @@ def meant_by(meant: Measure, outcomes: Iterable[Outcome]) -> list[Outcome]:
     return turned(outcomes) if meant.turned else list(outcomes)
 
 
-def _scopes(outcomes: list[Outcome], met: Mapping[str, Met]) -> dict[str, list[Outcome]]:
+def _scopes(outcomes: list[Outcome], trained: Distribution | None) -> dict[str, list[Outcome]]:
     groups: dict[str, list[Outcome]] = {}
+    # Where no prompt was trained on, a rate over those that were not is the same again.
+    some = trained is not None and any(trained.prompts.get(o.prompt) != "out" for o in outcomes)
     for outcome in outcomes:
         names = [DIRECT]
         if outcome.attack != DIRECT:
             names = [ATTACKED, family_of(outcome.attack)]
-            if met:
-                names.append(UNSEEN if met[outcome.attack] == "unseen" else SEEN)
+            if trained is not None:
+                names.append(UNSEEN if trained.attacks[outcome.attack] == "unseen" else SEEN)
+                names += [NEW_PROMPTS] if some and trained.prompts.get(outcome.prompt) == "out" else []
         for name in names:
             groups.setdefault(name, []).append(outcome)
     return groups
@@ -151,22 +159,24 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
 
 
 def more_tries(heard: Heard) -> tuple[Tries, ...]:
-    """`bon_attack` and `safe_of_n` for N = 1, 2, 4, ... of every attack that made several attempts on a prompt."""
+    """`bon_attack` and `safe_of_n` for N = 1, 2, 4, ... and all, of every attack that made several attempts on a harmful prompt."""
     found = []
     for model, judges in heard.items():
         for judge, outcomes in judges.items():
             meant = measure(judge, "harmful")
             groups: dict[str, list[Outcome]] = {}
-            for outcome in outcomes if meant and not meant.turned else ():
-                if outcome.label == "harmful":
+            for outcome in outcomes:
+                if outcome.label == "harmful" and meant is not None:
                     groups.setdefault(outcome.attack, []).append(outcome)
             for attack, group in groups.items():
+                # The end of an attempt's id counts the attempts on its prompt; several wordings of one prompt are no tries.
+                if meant is None or all(o.attempt.endswith("/0") for o in group):
+                    continue
                 counts = tallies(group)
                 most = max(t.scored + t.unscored for t in counts)
-                for tries in (2**i for i in range(most.bit_length()) if most > 1):
-                    for kind in ("bon_attack", "safe_of_n"):
-                        assert meant is not None
-                        made = best_of_n("bon_attack" if kind == "bon_attack" else "safe_of_n", counts, tries)
+                for tries in sorted({most, *(2**i for i in range(most.bit_length()))}):
+                    for kind in KINDS:
+                        made = best_of_n(kind, counts, tries)
                         found.append(Tries(model=model, judge=judge, attack=attack, measure=meant.name, found=made))
     return tuple(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,9 +48,11 @@ def check(
     limits = Limits(max_asr, max_over_refusal, max_drop, judge, tuple(commas(attacks or "")), point)
     lines = check_run(run, limits, baseline)
     for line in lines:
-        rate = "-" if line.value is None else f"{line.value:.1%}"
-        print(
-            f"{line.ruling:<12}{line.what} [{line.judge}]: {rate}, {line.hits} of {line.scored} scored on {line.prompts} prompts, "
-            f"{line.unscored} unscored; limit {line.limit:.1%}: {line.why}"
-        )
+        print(f"{line.ruling:<12}{line.what} [{line.judge}]: {_evidence(line)}; limit {line.limit:.1%}: {line.why}")
     raise typer.Exit(overall(lines))
+
+
+def _evidence(line: Any) -> str:
+    rate = "-" if line.value is None else f"{line.value:{'+' if line.change else ''}.1%}"
+    counts = f"{line.scored} pairs, {line.hits} up" if line.change else f"{line.hits} of {line.scored} scored"
+    return f"{rate}, {counts}, on {line.prompts} prompts, {line.unscored} unscored"

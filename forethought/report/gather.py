@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.analysis.agreement import Agreed, judge_agreement
-from forethought.analysis.distribution import Distribution, Met, distribution, family_of
+from forethought.analysis.distribution import Distribution, distribution, family_of
 from forethought.analysis.measures import knows
 from forethought.analysis.rates import by_judge, cells, outcomes_of
 from forethought.analysis.summary import Heard, costs, differences, differences_by_attack, length, more_tries, pools
@@ -55,7 +55,7 @@ def gather(runs: Runs, *, title: str, about: str = "", reference: str | None = N
     heard: Heard = {
         m.name: {judge: outcomes_of(m.attempts, words) for judge, words in by_judge(m.verdicts).items()} for m in models
     }
-    met: dict[str, dict[str, Met]] = {c.name: c.distribution.attacks for c in cards if c.distribution}
+    trained = {c.name: c.distribution for c in cards if c.distribution}
     kinds = {(a.attack, a.prompt.label) for m in models for a in m.attempts}
     shown = min(SHOWN_PER_CELL, max(2, SHOWN // max(1, len(kinds) * len(models))))
     info = models[-1].runs["judge"][-1].info
@@ -71,7 +71,7 @@ def gather(runs: Runs, *, title: str, about: str = "", reference: str | None = N
         attacks=tuple(_attack_card(a) for a in dict.fromkeys(a.attack for m in models for a in m.attempts)),
         judges=tuple({judge: _judge_card(judge, m) for m in models for judge in m.judges}.values()),
         cells=tuple(cell for m in models for cell in cells(m.name, m.attempts, m.verdicts)),
-        pools=pools(heard, met),
+        pools=pools(heard, trained),
         transcripts=tuple(t for m in models for t in sample(m.name, m.attempts, m.verdicts, shown)),
         differences=differences(heard, reference),
         by_attack=differences_by_attack(heard, reference),

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from forethought.analysis.measures import measure
 from forethought.analysis.rates import Z95, Rate, rate
-from forethought.analysis.summary import ATTACKED, DIRECT, SEEN, UNSEEN
+from forethought.analysis.summary import ATTACKED, DIRECT, NEW_PROMPTS, SEEN, UNSEEN
 from forethought.records import LABELS, Label
 from forethought.report import figures
 from forethought.report.data import ReportData
@@ -106,7 +106,12 @@ def _rest(data: ReportData, model: str) -> list[tuple[str, Rate]]:
         rows.append((f"{name} under attack ({other})", pooled(data, model, other, "harmful", ATTACKED)))
     name = called(judge, "harmful").capitalize()
     rows.append((f"{name}, asked directly", pooled(data, model, judge, "harmful", DIRECT)))
-    for scope, words in ((SEEN, "attacks of trained families"), (UNSEEN, "attacks of other families")):
+    splits = {
+        SEEN: "attacks of trained families",
+        UNSEEN: "attacks of other families",
+        NEW_PROMPTS: "prompts not in training",
+    }
+    for scope, words in splits.items():
         found = pooled(data, model, judge, "harmful", scope)
         if found is not NOTHING:
             rows.append((f"{name}, {words}", found))

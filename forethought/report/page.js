@@ -64,6 +64,7 @@
     const article = make("article", "group");
     const fill = (open) => {
       const chips = [group.attack, group.label, group.category].filter(Boolean).map((text) => make("span", "chip", text));
+      chips.push(...group.met.map((text) => make("span", "chip seen", text)));
       if (open) chips.push(make("bdi", "fine", `${group.source} · ${group.id}${group.sample ? " · sample " + group.sample : ""}`));
       const head = make("header", "", ...chips);
       if (closed) {

@@ -69,7 +69,7 @@ def _model(data: ReportData, index: int) -> View:
         "index": index,
         "kept": sum(card.trained_on.values()),
         "rejected": sum(card.rejected.values()),
-        "places": [(word, places.count(place)) for place, word in PLACES.items()] if places else [],
+        "places": [(word, places.count(place)) for place, word in transcripts.PLACES.items()] if places else [],
     }
 
 
@@ -84,9 +84,6 @@ def _rocs(data: ReportData) -> list[View]:
         {"scope": scope, "against": against, "figure": Markup(figures.roc(found[scope, against]))}
         for scope, against in order
     ]
-
-
-PLACES = {"in": "in training", "near": "near a training prompt", "out": "not in training"}
 
 
 def _resource(name: str) -> str:

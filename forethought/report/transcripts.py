@@ -11,6 +11,8 @@ from forethought.records import LABELS, Attempt, Verdict
 from forethought.report.data import ReportData, Transcript
 from forethought.report.text import View, clean
 
+PLACES = {"in": "in training", "near": "near a training prompt", "out": "not in training"}
+
 
 def options(data: ReportData) -> View:
     """What the transcripts can be filtered by, each in the order of first appearance."""
@@ -34,13 +36,19 @@ def groups(data: ReportData) -> list[View]:
         seen[transcript.model, key] += 1
         sent = _sent(attempt)
         if (*key, turn) not in found:
-            found[*key, turn] = _group(attempt, sent)
+            found[*key, turn] = _group(attempt, sent) | {"met": _met(data, attempt)}
         group = found[*key, turn]
         answer = _answer(transcript, places[transcript.model])
         group["answers"].append(answer if sent == group["sent"] else answer | {"sent": sent})
     for group in found.values():
         group["answers"].sort(key=lambda answer: answer["m"])
     return _mixed(found.values())
+
+
+def _met(data: ReportData, attempt: Attempt) -> list[str]:
+    """The models whose training held the prompt, or one near it, and which."""
+    placed = [(m.name, m.distribution.prompts.get(attempt.prompt.base, "out")) for m in data.models if m.distribution]
+    return [clean(f"{PLACES[place]}: {name}") for name, place in placed if place != "out"]
 
 
 def _mixed(groups: Iterable[View]) -> list[View]:
