@@ -21,7 +21,10 @@ def synth(home: Path, teacher_says: str, label: Label, options: str) -> tuple[li
     script = home / "teacher.yaml"
     rules = [
         {"when": "Request: N/A", "say": "nothing"},
-        {"when": f"Is this allowed|{teacher_says}", "say": teacher_says if teacher_says in VERDICTS.values() else BREAD},
+        {
+            "when": f"Is this allowed|{teacher_says}",
+            "say": teacher_says if teacher_says in VERDICTS.values() else BREAD,
+        },
         {"when": "This is not allowed", "say": "something else"},
         {"say": "to know how to bake fresh bread."},
     ]
