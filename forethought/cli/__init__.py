@@ -24,6 +24,7 @@ COMMANDS = (
     experiment.run,
     synth.synth,
     train.train,
+    train.merge,
     attack.attack,
     judge.judge,
     judge.calibrate,

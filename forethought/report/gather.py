@@ -111,6 +111,11 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
     if not trained:
         return ModelCard(name=name, base=target["name"], system=target["system"]), 0.0, ""
     train_run = source_of(attack_run, target["name"], target["name"], "train")
+    if train_run.info["config"]["method"] == "merge":
+        merged = train_run.info["config"]["init"]
+        train_run = source_of(train_run, merged, merged, "train")
+    if train_run.info["config"]["data"] is None:
+        return _untrained_card(name, attack_run, train_run), _took(train_run), train_run.info["config"]["policy"]
     synth_run = source_of(train_run, "data", train_run.info["config"]["data"], "synth")
     examples, rejected = synth_run.read("examples.jsonl", Example), synth_run.read("rejected.jsonl", Rejected)
     metrics: dict[str, Any] = train_run.info["metrics"]
@@ -119,7 +124,8 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
         name=name,
         base=train_run.info["config"]["model"],
         system=target["system"],
-        method=f"{train_run.info['config']['method']} on {synth_run.info['config']['method']} ({changed(train_run.info['config'])})",
+        method=f"{train_run.info['config']['method']} on {synth_run.info['config']['method']} ({changed(train_run.info['config'])})"
+        + (f", starting from {before}" if (before := train_run.info["config"].get("init")) else ""),
         trained_on={label: train_run.info["counts"][label] for label in LABELS if label in train_run.info["counts"]},
         rejected=dict(Counter(r.reason for r in rejected)),
         steps=metrics["steps"],
@@ -133,9 +139,19 @@ def model_card(name: str, attack_run: Run, attempts: list[Attempt]) -> tuple[Mod
     return card, _took(train_run) + _took(synth_run), synth_run.info["config"]["policy"]
 
 
+def _untrained_card(name: str, attack_run: Run, made: Run) -> ModelCard:
+    """The card of a model that a method made without training on rows."""
+    config = made.info["config"]
+    own = (made.path / "model" / "system.txt").read_text(encoding="utf-8")
+    system = "\n\n".join(filter(None, (own, attack_run.info["config"]["target"]["system"])))
+    commands = tuple(dict.fromkeys(shlex.join(r.info["argv"]) for r in (made, attack_run)))
+    return ModelCard(name=name, base=config["model"], system=system, method=config["method"], commands=commands)
+
+
 def changed(config: dict[str, Any]) -> str:
     """The training settings that a reader needs to compare two models."""
-    keys = ("epochs", "batch_size", "learning_rate", "lora_rank", "decision_weight")
+    length = "steps" if config.get("steps") else "epochs"
+    keys = (length, "batch_size", "learning_rate", "lora_rank", "decision_weight")
     return ", ".join(f"{key} {config[key]:g}" for key in keys if key in config)
 
 

@@ -4,7 +4,7 @@ from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.judging import judge
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
 from forethought.stages.synthesis import import_data, synth
-from forethought.stages.training import train
+from forethought.stages.training import merge, read_examples, train
 
 __all__ = [
     "LOADED",
@@ -14,6 +14,8 @@ __all__ = [
     "import_data",
     "judge",
     "load",
+    "merge",
+    "read_examples",
     "synth",
     "train",
     "unload",
