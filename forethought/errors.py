@@ -15,7 +15,8 @@ class AskFailed(Exception):
 
     `kind` is one of `too_long` (the prompt does not fit the model), `bad_prompt` (the chat template cannot render it),
     `refused_by_server` (the server rejected this request), `bad_reply` (the server's reply could not be read), `unsupported` (this
-    model cannot do it) or `not_applicable` (an attack has nothing to do on this prompt).
+    model cannot do it), `search_failed` (a search over the weights broke off) or `not_applicable` (an attack has nothing to do on
+    this prompt, or needs weights that are not at hand).
     """
 
     def __init__(self, kind: str, message: str) -> None:

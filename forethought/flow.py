@@ -10,12 +10,12 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.records import Messages, Reply, Sampling, digest
+from forethought.records import Found, Messages, Reply, Sampling, digest
 
 T = TypeVar("T")
 RoleName = Literal["target", "teacher", "attacker", "judge", "guard", "helper"]
@@ -43,6 +43,21 @@ class Choose:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Ask for a search over the weights of a role's model, which must be loaded here. Sent back: Found.
+
+    `run(model, seed)` is given the loaded model (its `model`, `tokenizer` and `system`) and does the work; `name` says what it does, every
+    setting included, and stands for it in the cache. A model without weights at hand raises AskFailed (`not_applicable`).
+    """
+
+    role: RoleName
+    messages: Messages
+    name: str
+    run: Callable[[Any, int], Found]
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
 class Rng:
     """Ask for this flow's own random generator, seeded by (run seed, flow, prompt id, sample). Sent back: random.Random."""
 
@@ -58,7 +73,7 @@ class Logprobs:
 Question = Ask | Choose
 # Tickets are never used twice, so that a late reply to a run that was stopped cannot pass for another question's.
 TICKETS = itertools.count()
-Flow = Generator[Ask | Choose | Rng, "Reply | Logprobs | random.Random", T]
+Flow = Generator[Ask | Choose | Search | Rng, "Reply | Logprobs | Found | random.Random", T]
 
 
 class Model(Protocol):
@@ -67,7 +82,7 @@ class Model(Protocol):
 
     `identity` and `fingerprint` together must pin the reply: they are the cache key. `pinned` says whether `identity` names the
     weights themselves, which a server's name does not. A failure of one ask is returned as AskFailed; a failure that concerns all
-    asks (a dead server) is raised as ForethoughtError.
+    asks (a dead server) is raised as ForethoughtError. A model whose weights are at hand has `search`, which is `submit` for a Search.
     """
 
     identity: str
@@ -75,15 +90,15 @@ class Model(Protocol):
 
     def fingerprint(self, question: Question) -> str: ...
     def submit(self, ticket: int, question: Question, seed: int) -> None: ...
-    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]: ...
+    def step(self, block: bool = True) -> Sequence[tuple[int, Reply | Logprobs | Found | AskFailed]]: ...
     def close(self) -> None: ...
 
 
 class Cache(Protocol):
     """Replies by key, kept on disk."""
 
-    def get(self, key: str) -> Reply | Logprobs | None: ...
-    def put(self, rows: Iterable[tuple[str, Reply | Logprobs]]) -> None: ...
+    def get(self, key: str) -> Reply | Logprobs | Found | None: ...
+    def put(self, rows: Iterable[tuple[str, Reply | Logprobs | Found]]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -189,18 +204,23 @@ class _Driver(Generic[T]):
             yield done
             return
 
-    def _answer(self, live: _Live[T], question: Question | Rng) -> Reply | Logprobs | AskFailed | random.Random | None:
+    def _answer(
+        self, live: _Live[T], question: Question | Search | Rng
+    ) -> Reply | Logprobs | Found | AskFailed | random.Random | None:
         """What is known at once, or None where the flow has to wait for its reply."""
         if isinstance(question, Rng):
             return generator_for(self.seed, live.job.key)
-        if not isinstance(question, Ask | Choose):
+        if not isinstance(question, Ask | Choose | Search):
             live.flow.close()
-            raise TypeError(f"a flow yields Ask, Choose or Rng, not {question!r}"[:180])
+            raise TypeError(f"a flow yields Ask, Choose, Search or Rng, not {question!r}"[:180])
         model = self.models.get(question.role)
         if model is None:
             raise ForethoughtError(
                 f"this needs a model for the role '{question.role}'. Name one: {question.role}=MODEL."
             )
+        submit = getattr(model, "search" if isinstance(question, Search) else "submit", None)
+        if submit is None:
+            return AskFailed("not_applicable", f"needs weights, and those of '{model.identity}' are not at hand")
         try:
             key, row_seed = _cache_key(live, model, question, self.seed, self.salt)
         except AskFailed as failure:
@@ -214,7 +234,7 @@ class _Driver(Generic[T]):
         ticket = next(TICKETS)
         self.waiting[key] = [live]
         self.tickets[ticket] = (key, model)
-        model.submit(ticket, question, row_seed)
+        submit(ticket, question, row_seed)
         return None
 
     def step(self) -> Iterator[Done[T]]:
@@ -236,15 +256,18 @@ class _Driver(Generic[T]):
                 live.flow.close()
 
 
-def _cache_key(live: _Live[T], model: Model, question: Question, seed: int, salt: str) -> tuple[str, int]:
+def _cache_key(live: _Live[T], model: Model, question: Question | Search, seed: int, salt: str) -> tuple[str, int]:
     """The cache key of a question, and the seed of its row's sampling generator.
 
     Greedy replies do not depend on the run's seed, so they are shared between runs; sampled ones are keyed by the seed.
     """
-    prompt = model.fingerprint(question)
+    prompt = model.fingerprint(question)  # type: ignore[arg-type]
     identity = model.identity if model.pinned else digest(model.identity, salt)
     if isinstance(question, Choose):
         return digest("choose", identity, prompt, question.options, length=40), 0
+    if isinstance(question, Search):
+        row_seed = int(digest(seed, live.job.key, prompt, question.name), 16) % 2**63
+        return digest("search", identity, prompt, question.name, row_seed, length=40), row_seed
     repeat = live.asked[prompt]
     live.asked[prompt] += 1
     base = ("ask", identity, prompt, question.sampling.model_dump(), question.sample, repeat)

@@ -98,6 +98,20 @@ class Reply(Record):
     completion_tokens: int = 0
 
 
+class Found(Record):
+    """What a search over a model's weights found, and its cost: `text` to put to the request; `loss` (nats a target token) under it and,
+    in `losses`, the lowest so far after each of the `steps`; `reached` says that the greedy reply starts as wanted. `queries` counts
+    sequences run, `tokens` the tokens they read."""
+
+    text: str
+    loss: float
+    reached: bool
+    steps: int
+    queries: int
+    tokens: int
+    losses: tuple[float, ...] = ()
+
+
 class Example(Record):
     """One training row and how it was made. `checks` are the filters it passed; `sample` the teacher's sample index, `score` what
     it was chosen by among several; `decisive` the texts that state the decision, in the order in which they stand in thought and

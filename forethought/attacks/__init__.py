@@ -78,6 +78,8 @@ ATTACKS: dict[str, Entry] = {
     "forged_verdict": Entry("forethought.attacks.reasoning:forged_verdict", "a safety check in the prompt, passed", "arXiv 2502.12893"),
     "thought_flooding": Entry("forethought.attacks.reasoning:thought_flooding", "a long harmless puzzle first", "arXiv 2510.26418"),
     "bon": Entry("forethought.attacks.sampled:bon", "best of n: random case, order and noise", "arXiv 2412.03556"),
+    "gcg": Entry("forethought.attacks.gcg:gcg", "a suffix found by gradients of a wanted reply", "arXiv 2307.15043", "weights"),
+    "random_search": Entry("forethought.attacks.random_search:random_search", "a suffix by random search", "arXiv 2404.02151", "weights"),
     "templates": Entry("forethought.attacks.template_file:templates", "templates from a file: templates:PATH", "arXiv 2309.10253"),
 }
 # fmt: on

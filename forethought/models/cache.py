@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forethought.errors import ForethoughtError
 from forethought.flow import Logprobs
-from forethought.records import Reply
+from forethought.records import Found, Reply
 from forethought.run import explain_disk
 
 
@@ -33,7 +33,7 @@ class DiskCache:
                 f"the reply cache {path} cannot be opened ({error}). Remove it to start afresh."
             ) from error
 
-    def get(self, key: str) -> Reply | Logprobs | None:
+    def get(self, key: str) -> Reply | Logprobs | Found | None:
         try:
             row = self._db.execute("select value from replies where key = ?", (key,)).fetchone()
         except sqlite3.DatabaseError as error:
@@ -45,9 +45,9 @@ class DiskCache:
         value = json.loads(row[0])
         if "logprobs" in value:
             return Logprobs(tuple(value["logprobs"]), tuple(value["tokens"]))
-        return Reply.model_validate(value)
+        return Found.model_validate(value) if "reached" in value else Reply.model_validate(value)
 
-    def put(self, rows: Iterable[tuple[str, Reply | Logprobs]]) -> None:
+    def put(self, rows: Iterable[tuple[str, Reply | Logprobs | Found]]) -> None:
         values = [(key, _dump(value)) for key, value in rows]
         if not values:
             return
@@ -63,7 +63,7 @@ class DiskCache:
         self._db.close()
 
 
-def _dump(value: Reply | Logprobs) -> str:
-    if isinstance(value, Reply):
+def _dump(value: Reply | Logprobs | Found) -> str:
+    if isinstance(value, Reply | Found):
         return value.model_dump_json()
     return json.dumps({"logprobs": value.logprobs, "tokens": value.tokens})

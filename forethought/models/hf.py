@@ -15,9 +15,9 @@ from transformers.utils import logging as hf_logging
 
 from forethought.chat import encode_prompt, opens_thought, render_prompt, stop_ids, with_system
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Choose, Logprobs, Question
+from forethought.flow import Ask, Choose, Logprobs, Question, Search
 from forethought.models.decode import ATTENTION, Decoder, Row
-from forethought.records import Reply, digest
+from forethought.records import Found, Reply, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
@@ -27,7 +27,7 @@ SLOTS = 32
 LONG_SLOTS = 2
 SHARED = 16
 SHORT = 1024
-Result = tuple[int, Reply | Logprobs | AskFailed]
+Result = tuple[int, Reply | Logprobs | Found | AskFailed]
 
 
 class HFModel:
@@ -47,16 +47,17 @@ class HFModel:
         }
         self._singles: deque[Row] = deque()
         self._choices: deque[tuple[int, Choose, list[int], int]] = deque()
+        self._searches: deque[tuple[int, Search, int]] = deque()
         self._failed: list[Result] = []
 
-    def render(self, question: Question) -> str:
+    def render(self, question: Question | Search) -> str:
         """The text before the first generated token. AskFailed where the template cannot render this conversation."""
         try:
             return render_prompt(self.tokenizer, with_system(question.messages, self.system)) + question.prefix
         except ForethoughtError as error:
             raise AskFailed("bad_prompt", str(error)) from error
 
-    def fingerprint(self, question: Question) -> str:
+    def fingerprint(self, question: Question | Search) -> str:
         return digest(self.render(question))
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
@@ -75,6 +76,10 @@ class HFModel:
                 self._singles.append(row)
             else:
                 self._decoders[SHORT if len(ids) + room <= SHORT else self.context].queue.append(row)
+
+    def search(self, ticket: int, question: Search, seed: int) -> None:
+        """Queue a search; it is run when nothing else is pending, so that what is found is used and saved before the next one."""
+        self._searches.append((ticket, question, seed))
 
     def _head(self, question: Question, ids: list[int]) -> int:
         """How many ids come before the last turn's words: the system prompt and the demonstrations, which many asks share."""
@@ -96,10 +101,21 @@ class HFModel:
         for decoder in self._decoders.values():
             if decoder.busy:
                 done += [(row.ticket, self._finish(row, reply)) for row, reply in decoder.step()]
+        if self._searches and not done and not any(decoder.busy for decoder in self._decoders.values()):
+            return [self._search(*self._searches.popleft())]
         return done
+
+    def _search(self, ticket: int, question: Search, seed: int) -> Result:
+        try:
+            return ticket, question.run(self, seed)
+        except AskFailed as failure:
+            return ticket, failure
+        except (RuntimeError, ValueError) as error:  # Out of memory, or an architecture that a search cannot handle.
+            return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         self._decoders.clear()
+        self._searches.clear()
 
     def _finish(self, row: Row, reply: Reply) -> Reply:
         text = self.tokenizer.decode(row.out, skip_special_tokens=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from forethought.config import Budget
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Logprobs, Model, Question
-from forethought.records import Reply
+from forethought.records import Found, Reply
 from forethought.run import write_json
 
 
@@ -88,7 +89,7 @@ class Metered:
         self._open += 1
         self._model.submit(ticket, question, seed)
 
-    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+    def step(self, block: bool = True) -> Sequence[tuple[int, Reply | Logprobs | Found | AskFailed]]:
         replies = self._model.step(block)
         self._open -= len(replies)
         for _, reply in replies:
