@@ -72,10 +72,10 @@ class TrainConfig(Record):
 
     `method` is a line of `forethought train --list`, its options in brackets; `init` an earlier training run to start from. `steps`
     wins over `epochs`. `batch_size` is rows an optimizer step (pairs, where a method learns from pairs), over all processes, and
-    `rows_per_forward` how many of them one process reads at once. `pairing` puts a row that is to be refused beside every other one, the shorter side
-    repeated. `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held out for the validation loss;
-    `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss (on small data the decision is a
-    few tokens among many and gets lost).
+    `rows_per_forward` how many of them one process reads at once. `pairing` puts a row that is to be refused beside every other
+    one, the shorter side repeated. `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held out for
+    the validation loss; `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss (on small
+    data the decision is a few tokens among many and gets lost).
     """
 
     data: str | None = None

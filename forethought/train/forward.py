@@ -46,3 +46,10 @@ def mean_logprob(logprobs: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
 def unlikely(logprobs: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
     """Mean of -log(1 - p) over the tokens that are `on`: the loss that drives a completion away (arXiv 2402.04249, 2407.15549)."""
     return -((1 - logprobs.exp()).clamp(min=1e-6).log() * on).sum() / on.sum().clamp(min=1)
+
+
+def adversarial_terms(logprobs: torch.Tensor, on: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Losses on rows that stand as refusals under attack, harmful completions under attack, other rows: towards the first, away from
+    the second, and towards the third, each a mean over its tokens."""
+    refusals, harmful, others = zip(logprobs.chunk(3), on.chunk(3), strict=True)
+    return {"toward": -mean_logprob(*refusals), "away": unlikely(*harmful), "keep": -mean_logprob(*others)}

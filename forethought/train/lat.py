@@ -20,7 +20,7 @@ from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
 from forethought.train.elicit import elicit, encode_elicited
-from forethought.train.forward import logprobs_of, mean_logprob, token_logprobs, trained_columns, unlikely
+from forethought.train.forward import adversarial_terms, logprobs_of, mean_logprob, token_logprobs, trained_columns
 from forethought.train.loop import IGNORED, Element, Learner, encode, encode_each, fit, make_trainer, open_base
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
@@ -80,12 +80,7 @@ class Latent(Learner):
         # Both completions of a prompt are read under its perturbation, the other rows under none: one forward for all.
         with perturbed(bare, layers, torch.cat([deltas, deltas, torch.zeros_like(deltas)], dim=1)):
             logprobs, on = token_logprobs(model, ids, labels)
-        refusals, harmful, others = zip(logprobs.chunk(3), on.chunk(3), strict=True)
-        terms = {
-            "toward": -mean_logprob(*refusals),
-            "away": unlikely(*harmful),
-            "keep": -mean_logprob(*others),
-        }
+        terms = adversarial_terms(logprobs, on)
         self.note(**terms)
         loss = sum(self.options["weights"][name] * term for name, term in terms.items())
         return (loss, None) if return_outputs else loss

@@ -108,11 +108,13 @@ def make_trainer(
     *,
     held: Sequence[Element] = (),
     layers: int | None = None,
+    width: int | None = None,
     **options: Any,
 ) -> Any:
-    """A trainer of `kind` over `data`. `layers` keeps the adapter to the first so many; `options` go to `kind`."""
+    """A trainer of `kind` over `data`. `layers` keeps the adapter to the first so many blocks; `width` is the rows that an element becomes,
+    where that is more than it has; `options` go to `kind`."""
     # DeepSpeed shards weights while they load, and knows that it should from the arguments: these come first.
-    arguments = make_arguments(len(data), len(data[0]), config, run.path / "checkpoints", seed)
+    arguments = make_arguments(len(data), width or len(data[0]), config, run.path / "checkpoints", seed)
     model = with_adapter(load_trained(base, config), base, config, seed, layers)
     trainer = kind(
         model=model,
