@@ -34,7 +34,9 @@ def train(
     settings: dict[str, Any] = {"model": model, "method": config.method, "data": None, "policy": policy}
     examples: list[Example] = []
     if not given:
-        model = _start(model, config)
+        if config.init is not None and locate_weights(config.init)[1] is None:
+            # Whole weights are a model like any other; an adapter is gone on with.
+            model, config = config.init, config.model_copy(update={"init": None})
         examples, of_data = read_examples(config)
         hashes |= of_data
         settings = {**config.model_dump(mode="json"), "model": model}
@@ -75,13 +77,6 @@ def read_examples(config: TrainConfig) -> tuple[list[Example], dict[str, str]]:
         shared = {e.prompt.base for e in other.read("examples.jsonl", Example)}
         examples = [e for e in examples if e.prompt.base in shared]
     return examples, {"data": run_hash(source), **{f"match {i}": run_hash(other) for i, other in enumerate(others)}}
-
-
-def _start(model: str, config: TrainConfig) -> str:
-    """The model whose weights are loaded: that which `init` made, where it made whole ones."""
-    if config.init is None:
-        return model
-    return config.init if locate_weights(config.init)[1] is None else model
 
 
 def _open(out: Path, settings: dict[str, Any], inputs: dict[str, str], seed: int, overwrite: bool) -> Run:
