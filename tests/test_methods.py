@@ -152,15 +152,16 @@ def test_refusal_training_takes_no_thoughts(tiny: Path, tmp_path: Path) -> None:
 
 def test_circuit_breaker_adapts_the_first_layers_and_keeps_what_it_elicited(tiny: Path, tmp_path: Path) -> None:
     run = run_in(tmp_path / "r", tiny)
-    found = circuit_breaker(max_tokens=6)(
-        mixed(8), f"hf:{tiny}", config(steps=2, validation=0, learning_rate=1e-2), run, 0
-    )
-    first, second = (json.loads(line) for line in (run.path / "losses.jsonl").read_text().splitlines())
-    # At the start nothing has changed: cosine 1, distance 0. Weights 10 and 0, then 7.5 and 2.5.
-    assert (first["rerouting"], first["retain"]) == (pytest.approx(1), pytest.approx(0, abs=1e-3))
-    assert first["loss"] == pytest.approx(10, rel=1e-4)
-    assert second["loss"] == pytest.approx(7.5 * second["rerouting"] + 2.5 * second["retain"], rel=1e-5)
-    assert second["retain"] > 0
+    settings = config(steps=4, validation=0, learning_rate=1e-2, save_steps=9)
+    found = circuit_breaker(max_tokens=6)(mixed(8), f"hf:{tiny}", settings, run, 0)
+    history = [json.loads(line) for line in (run.path / "losses.jsonl").read_text().splitlines()]
+    # At the start nothing has changed: cosine 1, distance 0. The weights go from 10 and 0 by 1.25 a step.
+    assert (history[0]["rerouting"], history[0]["retain"]) == (pytest.approx(1), pytest.approx(0, abs=1e-3))
+    for step, line in enumerate(history):
+        weighed = (10 - 1.25 * step) * line["rerouting"] + 1.25 * step * line["retain"]
+        assert line["loss"] == pytest.approx(weighed, rel=1e-4)
+    assert history[-1]["rerouting"] < 1
+    assert history[-1]["retain"] > 0
     names = load_file(run.path / "model" / "adapter_model.safetensors").keys()
     assert {n.split(".layers.")[1][0] for n in names} == {"0"}
     elicited = run.read("elicited.jsonl", Attempt)

@@ -4,6 +4,9 @@ On harmful completions the adapted hidden states are turned away from the origin
 (L2 distance). The weights move from the first to the second over the run. Original states are those of the same model with its adapter off.
 Known: losses, schedule, layers, alpha, learning rate, steps. Ours: the harmful completions are the defended model's own, and the
 rows to keep are those of the training data that do not refuse, so that no evaluation set is among them.
+
+At the first step both losses stand at an extreme, so that their gradient is nothing but rounding error; Adam scales that up, and a step
+or two later the run is under way.
 """
 
 from __future__ import annotations
