@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forethought import stages
 from forethought.cli import app
+from forethought.cli.train import _config
 from forethought.config import TrainConfig, find_launch
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, load_model
@@ -30,7 +31,7 @@ from forethought.train.circuit_breaker import circuit_breaker, distance, rerouti
 from forethought.train.dpo import flip, preference, preferences
 from forethought.train.elicit import encode_elicited
 from forethought.train.forward import adversarial_terms, token_logprobs, unlikely
-from forethought.train.plan import describe, memory, shape_of
+from forethought.train.plan import command, describe, memory, shape_of
 from forethought.train.rows import by_decision, count_steps, per_forward, side_by_side
 
 
@@ -349,6 +350,17 @@ def test_two_processes_reproduce_one(tiny: Path, tmp_path: Path) -> None:
     assert made["status"] == "finished"
     assert made["identity"] == one.info["identity"]
     assert not (tmp_path / "two" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"epochs": 2, "steps": None}, {"method": "dpo", "epochs": 2}, {"method": "circuit_breaker", "epochs": 3}],
+)
+def test_the_command_of_a_plan_is_read_back_as_its_configuration(changes: dict[str, Any]) -> None:
+    planned = TrainConfig.model_validate({"data": "d", "match": ["a", "b"], "init": "i"} | changes)
+    words = command("smollm2", planned, Path("o"))
+    read = _config(Path(words[2]), words[words.index("--method") + 1], words[3 : words.index("--method")])
+    assert read == planned
 
 
 def test_dry_run_says_what_would_be_done(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

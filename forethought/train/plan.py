@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
@@ -92,7 +92,8 @@ def memory(shape: Shape, config: TrainConfig, processes: int = 1) -> dict[str, f
     size = 2 if config.dtype == "bfloat16" else 4
     whole = config.lora_rank == 0
     trained = shape.parameters if whole else config.lora_rank * shape.adapted
-    width = WIDTH.get(parse_spec(config.method)[0], 2 if config.pairing else 1)
+    method = parse_spec(config.method)[0]
+    width = WIDTH.get(method, 2 if config.pairing else 1)
     tokens = per_forward(config, width, processes) * width * config.max_length
     each = 1 if config.gradient_checkpointing else 17
     extra = 17 * tokens * shape.width * size if config.gradient_checkpointing else 0
@@ -100,7 +101,7 @@ def memory(shape: Shape, config: TrainConfig, processes: int = 1) -> dict[str, f
         "weights": shape.parameters * (4 if whole else size) / GIB,
         "optimizer": trained * (12 if whole else 16) / GIB,
         "activations": (tokens * shape.layers * shape.width * size * each + extra) / GIB,
-        "logits": tokens * shape.vocabulary * (8 + size) / GIB,
+        "logits": 0.0 if method == "circuit_breaker" else tokens * shape.vocabulary * (8 + size) / GIB,
     }
 
 
@@ -142,32 +143,17 @@ def command(
 ) -> list[str]:
     """The words that train so from the command line, in several processes where `launch` is the file of an `accelerate` configuration."""
     start = ["accelerate", "launch", "--config_file", launch, "-m", "forethought"] if launch else ["forethought"]
+    # Only what differs from what the method sets by itself, so that reading the command again gives this configuration.
+    plain = TrainConfig.model_validate({"data": config.data, "method": config.method}).model_dump(mode="json")
+    changed = {key: value for key, value in config.model_dump(mode="json").items() if value != plain[key]}
     words = [*start, "train", *([config.data] if config.data else [])]
-    words += [f"{key}={_value(value)}" for key, value in config.model_dump(mode="json", exclude_defaults=True).items()
-              if key not in ("data", "method")]  # fmt: skip
-    return [
-        *words,
-        "--method",
-        config.method,
-        "--model",
-        model,
-        "--policy",
-        policy,
-        "--seed",
-        str(seed),
-        "--out",
-        str(out),
-    ]
+    words += [f"{key}={json.dumps(value)}" for key, value in changed.items()]
+    words += ["--method", config.method, "--model", model, "--policy", policy]
+    return [*words, "--seed", str(seed), "--out", str(out)]
 
 
 def shown(words: list[str]) -> str:
     return shlex.join(words)
-
-
-def _value(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
 
 
 def _amount(gib: float) -> str:
