@@ -17,16 +17,17 @@ from safetensors.torch import load_file
 from test_train import config, examples, losses, mixed, run_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from forethought import stages
+from forethought import pipeline, stages
 from forethought.cli import app
 from forethought.cli.train import _config
-from forethought.config import TrainConfig, find_launch
+from forethought.config import TrainConfig, find_launch, load_experiment
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, load_model
 from forethought.records import Attempt
 from forethought.registry import parse_spec, resolve
 from forethought.run import open_run
 from forethought.train import METHODS, lat, loop, r2d2
+from forethought.train import base as base_of
 from forethought.train.circuit_breaker import circuit_breaker, distance, rerouting, schedule, thirds
 from forethought.train.dpo import flip, preference, preferences
 from forethought.train.elicit import encode_elicited
@@ -83,7 +84,7 @@ def test_flipped_pairs_share_all_but_the_decision(tiny: Path, tmp_path: Path) ->
     assert flip(refuses, answers) == "Request: about walk.\nDecision: answer."
     plain = mixed(2)
     assert flip(plain[0], plain[1]) is None
-    base = loop.open_base(f"hf:{tiny}", None)
+    base = base_of.open_base(f"hf:{tiny}", None)
     reply = Attempt(
         id="x",
         prompt=refuses.prompt,
@@ -179,7 +180,7 @@ def test_circuit_breaker_adapts_the_first_layers_and_keeps_what_it_elicited(tiny
 
 
 def latent_trainer(tiny: Path, tmp_path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    base, run, rows = loop.open_base(f"hf:{tiny}", None), run_in(tmp_path / "l"), mixed(4)
+    base, run, rows = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "l"), mixed(4)
     reply = Attempt(
         id="x",
         prompt=rows[1].prompt,
@@ -188,7 +189,7 @@ def latent_trainer(tiny: Path, tmp_path: Path) -> tuple[Any, dict[str, torch.Ten
         answer="Sure, here is a walk",
         stop="stop",
     )
-    refuses, answers = loop.encode(base, [rows[1], rows[0]], config(), run)
+    refuses, answers = base_of.encode(base, [rows[1], rows[0]], config(), run)
     element = (refuses, encode_elicited(base, reply, None, 256), answers)
     inner = {"epsilon": 0.5, "steps": 4, "step_size": 0.5}
     ones = {"toward": 1.0, "away": 1.0, "keep": 1.0}
@@ -220,10 +221,10 @@ def test_latent_search_makes_harm_likelier_on_the_prompt_only(tiny: Path, tmp_pa
 
 
 def test_r2d2_searches_its_pool_and_starts_a_part_over(tiny: Path, tmp_path: Path) -> None:
-    base, run, rows = loop.open_base(f"hf:{tiny}", None), run_in(tmp_path / "r"), mixed(6)
+    base, run, rows = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "r"), mixed(6)
     refused, others = by_decision(rows, "r2d2")
     members = r2d2._members(base, refused, config(), run, 0, 2, 3, "Sure, here is", 4)
-    data = [(row,) for row in loop.encode(base, others, config(), run)]
+    data = [(row,) for row in base_of.encode(base, others, config(), run)]
     trainer = loop.make_trainer(
         r2d2.Dynamic, base, data, config(), run, 0, width=3, members=members, tokenizer=base.tokenizer, steps=1, every=2,
         share=1.0, search={"candidates": 4, "topk": 4}, weights={"toward": 1.0, "away": 1.0, "keep": 1.0},
@@ -373,3 +374,55 @@ def test_dry_run_says_what_would_be_done(tiny: Path, tmp_path: Path, capsys: pyt
     for part in ("rows: 16", "steps: 3", "effective batch: 16 rows", "memory: about", "command: forethought train"):
         assert part in said
     assert not (tmp_path / "o").exists()
+
+
+EXPERIMENT = """
+name: e
+model: "hf:{tiny}"
+launch: multi_gpu
+data: {{train: {{source: starter, split: train, take: {{harmful: 6, benign: 6}}}}}}
+synth: {{refusal: {{method: refusal}}}}
+train:
+  asked: {{method: prompt}}
+  rt: {{data: refusal, method: refusal, batch_size: 8}}
+  dpo: {{data: refusal, method: dpo, init: rt, batch_size: 8}}
+targets: {{asked: {{name: asked}}, dpo: {{name: dpo}}}}
+attack: {{prompts: train}}
+"""
+
+
+def experiment(tiny: Path, tmp_path: Path, *changes: str) -> Any:
+    path = tmp_path / "e.yaml"
+    path.write_text(EXPERIMENT.format(tiny=tiny), encoding="utf-8")
+    return load_experiment(path, list(changes))
+
+
+def test_the_plan_of_an_experiment(tiny: Path, tmp_path: Path) -> None:
+    said = "\n".join(pipeline.plan_experiment(experiment(tiny, tmp_path), tmp_path))
+    assert "effective batch: 8 rows = 8 processes x 1 forwards x 1" in said
+    assert "no training: the base model is deployed with a system prompt" in said
+    assert f"{find_launch('multi_gpu')} -m forethought train {tmp_path}/e/synth/refusal" in said
+    assert f'init="{tmp_path}/e/train/rt"' in said
+    for change, part in {
+        "train.rt.init=dpo": "'dpo', which is trained later",
+        "train.rt={method: sft}": "'train.rt.data' is missing",
+        "launch=multi": "Did you mean 'multi_gpu'",
+        "train.rt.batch_size=12": "multiple of 8",
+    }.items():
+        with pytest.raises(ForethoughtError, match=part):
+            pipeline.plan_experiment(experiment(tiny, tmp_path, change), tmp_path)
+
+
+def test_an_experiment_trains_in_processes_of_its_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        pipeline.subprocess, "run", lambda words: started.append(words) or subprocess.CompletedProcess(words, 1)
+    )
+    with pytest.raises(ForethoughtError, match="training 'rt' failed"):
+        pipeline._train(experiment(tiny, tmp_path), "rt", tmp_path, False)
+    assert started[0][:2] == ["accelerate", "launch"]
+    asked = pipeline._train(experiment(tiny, tmp_path), "asked", tmp_path, False)
+    assert asked.finished
+    assert len(started) == 1

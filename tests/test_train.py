@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from forethought.chat import check_rows, encode_example, stop_ids
+from forethought.chat import Encoded, check_rows, encode_example, stop_ids
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import load_model
@@ -213,6 +213,27 @@ def test_divergence_stops_with_one_line(tiny: Path, tmp_path: Path) -> None:
         sft.learn(
             examples(), f"hf:{tiny}", config(learning_rate=1e30, epochs=4, lora_rank=0), run_in(tmp_path / "r"), 0
         )
+
+
+def test_no_memory_stops_with_one_line_and_keeps_the_checkpoint(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, compute = run_in(tmp_path / "r"), sft.TrainedOnly.compute_loss
+
+    def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(sft.TrainedOnly, "compute_loss", compute_loss)
+    with pytest.raises(ForethoughtError, match="out of memory. Lower rows_per_forward"):
+        sft.learn(examples(), f"hf:{tiny}", config(), run, 0)
+    assert (run.path / "checkpoints" / "checkpoint-2" / "trainer_state.json").exists()
+
+
+def test_a_row_without_a_trained_token_is_an_error() -> None:
+    with pytest.raises(ForethoughtError, match="no trained token"):
+        loop.collate([(Encoded((1, 2, 3), (0.0, 0.0, 0.0), 3),)])
 
 
 @pytest.mark.parametrize(

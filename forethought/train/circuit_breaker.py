@@ -21,9 +21,10 @@ from forethought.errors import ForethoughtError
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
+from forethought.train.base import encode, needs_adapter, open_base, original
 from forethought.train.elicit import elicit, encode_elicited
 from forethought.train.forward import hidden
-from forethought.train.loop import IGNORED, Learner, encode, fit, make_trainer, needs_adapter, open_base, original
+from forethought.train.loop import IGNORED, Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
 

@@ -21,19 +21,10 @@ from forethought.flow import generator_for
 from forethought.records import Attempt, Example
 from forethought.run import Run
 from forethought.train import Learn
+from forethought.train.base import Base, encode_each, needs_adapter, open_base, original
 from forethought.train.elicit import elicit, encode_elicited
 from forethought.train.forward import token_logprobs
-from forethought.train.loop import (
-    Base,
-    Element,
-    Learner,
-    encode_each,
-    fit,
-    make_trainer,
-    needs_adapter,
-    open_base,
-    original,
-)
+from forethought.train.loop import Element, Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out
 
 

@@ -18,8 +18,8 @@ from forethought.progress import progress
 from forethought.records import Attempt, Example, Prompt, Reply, Sampling
 from forethought.refusals import classify
 from forethought.run import Run, write_records
+from forethought.train.base import Base
 from forethought.train.launch import is_first, wait
-from forethought.train.loop import Base
 
 FILE = "elicited.jsonl"
 

@@ -19,9 +19,10 @@ from forethought.optim.latent import at_depths, perturbed, pgd, residual_norms
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
+from forethought.train.base import encode, encode_each, open_base
 from forethought.train.elicit import elicit, encode_elicited
 from forethought.train.forward import adversarial_terms, logprobs_of, mean_logprob, token_logprobs, trained_columns
-from forethought.train.loop import IGNORED, Element, Learner, encode, encode_each, fit, make_trainer, open_base
+from forethought.train.loop import IGNORED, Element, Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
 Share = Annotated[float, Field(ge=0)]

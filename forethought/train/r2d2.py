@@ -27,10 +27,11 @@ from forethought.optim.suffix import Place, allowed_tokens, make_place, read_pre
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
+from forethought.train.base import Base, encode, encode_each, open_base
 from forethought.train.elicit import elicit
 from forethought.train.forward import adversarial_terms, token_logprobs
 from forethought.train.launch import processes
-from forethought.train.loop import Base, Learner, collate, encode, encode_each, fit, make_trainer, open_base
+from forethought.train.loop import Learner, collate, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out
 
 POOL_FILE = "pool.json"

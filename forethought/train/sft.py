@@ -16,8 +16,9 @@ from forethought.errors import ForethoughtError
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
+from forethought.train.base import encode, open_base
 from forethought.train.forward import trained_columns
-from forethought.train.loop import IGNORED, Element, Learner, encode, fit, make_trainer, open_base
+from forethought.train.loop import IGNORED, Element, Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
 
