@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -417,9 +418,8 @@ def test_an_experiment_trains_in_processes_of_its_own(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(
-        pipeline.subprocess, "run", lambda words: started.append(words) or subprocess.CompletedProcess(words, 1)
-    )
+    failing = SimpleNamespace(run=lambda words: started.append(words) or subprocess.CompletedProcess(words, 1))
+    monkeypatch.setattr(pipeline, "subprocess", failing)
     with pytest.raises(ForethoughtError, match="training 'rt' failed"):
         pipeline._train(experiment(tiny, tmp_path), "rt", tmp_path, False)
     assert started[0][:2] == ["accelerate", "launch"]

@@ -226,7 +226,7 @@ def test_no_memory_stops_with_one_line_and_keeps_the_checkpoint(
         return compute(self, *args, **kwargs)
 
     monkeypatch.setattr(sft.TrainedOnly, "compute_loss", compute_loss)
-    with pytest.raises(ForethoughtError, match="out of memory. Lower rows_per_forward"):
+    with pytest.raises(ForethoughtError, match=r"out of memory\. Lower rows_per_forward"):
         sft.learn(examples(), f"hf:{tiny}", config(), run, 0)
     assert (run.path / "checkpoints" / "checkpoint-2" / "trainer_state.json").exists()
 
