@@ -101,7 +101,7 @@ class Reply(Record):
 class Found(Record):
     """What a search over a model's weights found, and its cost: `text` to put to the request; `loss` (nats a target token) under it and,
     in `losses`, the lowest so far after each of the `steps`; `reached` says that the greedy reply starts as wanted. `queries` counts
-    sequences run, `tokens` the tokens they read."""
+    sequences run, `tokens` the tokens they read. `reply` is the target's where what was found is no text that could be sent."""
 
     text: str
     loss: float
@@ -110,6 +110,7 @@ class Found(Record):
     queries: int
     tokens: int
     losses: tuple[float, ...] = ()
+    reply: Reply | None = None
 
 
 class Example(Record):

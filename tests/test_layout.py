@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 TRAINERS = ("base", "loop", "watch", "forward", "sft", "circuit_breaker", "dpo", "lat", "r2d2")
 WEIGHTS = {
     "models/hf.py", "models/decode.py", "models/embed.py", "optim/latent.py", "optim/suffix.py", "optim/gcg.py",
-    "optim/random_search.py", *(f"train/{name}.py" for name in TRAINERS),
+    "optim/random_search.py", "optim/latent_reply.py", *(f"train/{name}.py" for name in TRAINERS),
 }  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT / "policies")
 

@@ -80,6 +80,7 @@ ATTACKS: dict[str, Entry] = {
     "bon": Entry("forethought.attacks.sampled:bon", "best of n: random case, order and noise", "arXiv 2412.03556"),
     "gcg": Entry("forethought.attacks.gcg:gcg", "a suffix found by gradients of a wanted reply", "arXiv 2307.15043", "weights"),
     "random_search": Entry("forethought.attacks.random_search:random_search", "a suffix by random search", "arXiv 2404.02151", "weights"),
+    "latent": Entry("forethought.attacks.latent:latent", "the worst perturbation inside the model", "arXiv 2407.15549", "weights"),
     "templates": Entry("forethought.attacks.template_file:templates", "templates from a file: templates:PATH", "arXiv 2309.10253"),
 }
 # fmt: on

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from forethought.attacks import UNCHANGED, Attack, rewrite_last
-from forethought.errors import AskFailed
+from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Search
 from forethought.progress import progress
 from forethought.records import Found, Prompt, Sent
@@ -44,8 +44,15 @@ def affirmation(request: str) -> str:
     return "Sure, here is what you asked for"
 
 
+def check_target(target: str | None) -> None:
+    """Raise ForethoughtError for a target without words: it would be reached by any reply."""
+    if target is not None and not target.strip():
+        raise ForethoughtError("the target has no words. Write target='Sure, here is', or leave it out.")
+
+
 def suffix_attack(name: str, look: Look, steps: int, length: int, target: str | None, empty_thought: bool) -> Attack:
     """The attack that puts behind the last user turn what `look` finds; `name` holds every setting and is its name in the cache."""
+    check_target(target)
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:
         if not prompt.messages or prompt.messages[-1].role != "user" or not prompt.text.strip():

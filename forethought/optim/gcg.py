@@ -16,6 +16,7 @@ from forethought.optim.suffix import (
     Place,
     Prefix,
     allowed_tokens,
+    found,
     losses,
     read_prefix,
     surviving,
@@ -54,25 +55,20 @@ def gcg(
     now = torch.tensor(place.start)
     loss, hit = losses(model, place, prefix, now[None])
     best, best_loss, reached = now, float(loss), bool(hit)
-    queries, done, curve = 1, 0, [best_loss]
-    while done < steps and not reached and best_loss > enough:
+    queries, curve = 1, [best_loss]
+    while len(curve) <= steps and not reached and best_loss > enough:
         if max_tokens is not None and (queries + 1 + candidates) * each > max_tokens:
             break
         now, now_loss, hit_now, tried = gcg_step(
             model, tokenizer, place, prefix, now, allowed, generator, candidates=candidates, topk=topk, batch=batch
         )
-        queries, done = queries + tried, done + 1
+        queries += tried
         if hit_now or now_loss < best_loss:
             best, best_loss, reached = now, now_loss, hit_now
         curve.append(best_loss)
         if on_step:
-            on_step(done, best_loss)
-    (text,) = surviving(tokenizer, place, best[None])
-    assert text is not None, "the search goes through surviving suffixes only"
-    tokens = queries * each + len(place.before)
-    return Found(
-        text=text, loss=best_loss, reached=reached, steps=done, queries=queries, tokens=tokens, losses=tuple(curve)
-    )
+            on_step(len(curve) - 1, best_loss)
+    return found(tokenizer, place, prefix, best, reached, curve, queries)
 
 
 def gcg_step(

@@ -8,12 +8,15 @@ candidates must survive the tokenizer, blocks shrink at the probabilities below,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 
 from forethought.optim.gcg import OnStep
-from forethought.optim.suffix import Place, allowed_tokens, first_tokens, losses, read_prefix, surviving, width
+from forethought.optim.suffix import Place, allowed_tokens, first_tokens, found, losses, read_prefix, surviving
 from forethought.records import Found
 
 # Up to this loss of the first tokens (nats), change so many neighbouring tokens at once.
@@ -44,37 +47,47 @@ def random_search(
     prefix = read_prefix(model, place)
     generator = torch.Generator().manual_seed(seed)
     tokens = allowed_tokens(tokenizer, model.get_input_embeddings().weight.shape[0]).nonzero().squeeze(1)
-    best, best_loss, reached = torch.tensor(place.start), float("inf"), False
-    queries, done, curve = 0, 0, []
-    each_start = -(-steps // (restarts + 1))
-    while done < steps and not reached and best_loss > enough:
-        now = best if not done else _random_suffix(tokenizer, place, tokens, generator)
-        loss, hit = losses(model, place, prefix, now[None])
-        now_loss, hit_now, queries = float(loss), bool(hit), queries + 1
-        end = min(steps, done + each_start)
-        while True:
-            if hit_now or now_loss < best_loss:
-                best, best_loss, reached = now, now_loss, hit_now
-            curve.append(best_loss)
-            if done >= end or reached or best_loss <= enough:
-                break
-            drawn = change(now, tokens, now_loss, candidates, generator)
-            alive = [i for i, text in enumerate(surviving(tokenizer, place, drawn)) if text is not None]
-            done += 1
-            if alive:
-                loss, hit = losses(model, place, prefix, drawn[alive], batch)
-                queries += len(alive)
-                at = int((loss - hit.float() * 1e6).argmin())
-                if bool(hit[at]) or float(loss[at]) < now_loss:
-                    now, now_loss, hit_now = drawn[alive][at], float(loss[at]), bool(hit[at])
-            if on_step:
-                on_step(done, min(best_loss, now_loss))
-    (text,) = surviving(tokenizer, place, best[None])
-    assert text is not None, "the search goes through surviving suffixes only"
-    read = queries * width(place, prefix) + len(place.before)
-    return Found(
-        text=text, loss=best_loss, reached=reached, steps=done, queries=queries, tokens=read, losses=tuple(curve)
-    )
+    evaluate = partial(losses, model, place, prefix, batch=batch)
+    best, best_loss, reached, queries, curve = torch.tensor(place.start), float("inf"), False, 0, []
+    share = -(-steps // (restarts + 1))
+    for begin in range(0, steps, share):
+        now = _random_suffix(tokenizer, place, tokens, generator) if begin else best
+        path = _climb(evaluate, tokenizer, place, now, tokens, candidates, generator)
+        for taken, (suffix, loss, hit, tried) in enumerate(islice(path, min(share, steps - begin) + 1)):
+            queries += tried
+            if hit or loss < best_loss:
+                best, best_loss, reached = suffix, loss, hit
+            if taken or not begin:
+                curve.append(best_loss)
+            if taken and on_step:
+                on_step(begin + taken, best_loss)
+            if reached or best_loss <= enough:
+                return found(tokenizer, place, prefix, best, reached, curve, queries)
+    return found(tokenizer, place, prefix, best, reached, curve, queries)
+
+
+def _climb(
+    evaluate: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    tokenizer: Any,
+    place: Place,
+    now: torch.Tensor,
+    tokens: torch.Tensor,
+    candidates: int,
+    generator: torch.Generator,
+) -> Iterator[tuple[torch.Tensor, float, bool, int]]:
+    """Suffix, its loss, whether it reaches the target, and sequences run: at the start `now`, and after each step, without end."""
+    loss, hit = evaluate(now[None])
+    now_loss, hit_now, tried = float(loss), bool(hit), 1
+    while True:
+        yield now, now_loss, hit_now, tried
+        drawn = change(now, tokens, now_loss, candidates, generator)
+        drawn = drawn[[i for i, text in enumerate(surviving(tokenizer, place, drawn)) if text is not None]]
+        tried = len(drawn)
+        if tried:
+            loss, hit = evaluate(drawn)
+            at = int((loss - hit.float() * 1e6).argmin())
+            if bool(hit[at]) or float(loss[at]) < now_loss:
+                now, now_loss, hit_now = drawn[at], float(loss[at]), bool(hit[at])
 
 
 def change(

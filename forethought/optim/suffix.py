@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from forethought.chat import encode_prompt, render_completion, render_prompt
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.records import Messages
+from forethought.records import Found, Messages
 
 MARK = "Zq7suffix7qZ"
 ANCHOR = 8
@@ -121,7 +121,7 @@ def token_gradients(model: Any, place: Place, prefix: Prefix, suffix: torch.Tens
         loss, _ = _target_loss(model, place, prefix, suffix[None], vectors)
         (slope,) = torch.autograd.grad(loss.sum(), vectors)
     with torch.no_grad():
-        return slope[0].float() @ table.weight.float().T  # type: ignore[no-any-return]
+        return (slope[0] @ table.weight.T).float()  # type: ignore[no-any-return]
 
 
 def _target_loss(
@@ -173,3 +173,27 @@ def surviving(tokenizer: Any, place: Place, suffixes: torch.Tensor) -> list[str 
         text if text and text == text.rstrip() and ids == [*place.before, *row, *place.after] else None
         for text, row, ids in zip(texts, rows, back, strict=True)
     ]
+
+
+def found(
+    tokenizer: Any,
+    place: Place,
+    prefix: Prefix,
+    suffix: torch.Tensor,
+    reached: bool,
+    curve: Sequence[float],
+    queries: int,
+) -> Found:
+    """What a search returns: the suffix [length] as text, the lowest loss at the start and after each step, and the cost."""
+    (text,) = surviving(tokenizer, place, suffix[None])
+    assert text is not None, "a search goes through surviving suffixes only"
+    read = queries * width(place, prefix) + (len(place.before) if prefix.layers else 0)
+    return Found(
+        text=text,
+        loss=curve[-1],
+        reached=reached,
+        steps=len(curve) - 1,
+        queries=queries,
+        tokens=read,
+        losses=tuple(curve),
+    )
