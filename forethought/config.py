@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import Label, Record, Sampling
@@ -60,21 +60,37 @@ class SynthConfig(Record):
     budget: Budget | None = None
 
 
+# What a method's paper sets, where the configuration leaves it open. DPO's are ours, and so are R2D2's steps (its paper: 2,000).
+METHOD_DEFAULTS: dict[str, dict[str, float]] = {
+    "circuit_breaker": {"steps": 150, "learning_rate": 1e-4},
+    "lat": {"steps": 100, "learning_rate": 2e-5},
+    "r2d2": {"steps": 500, "learning_rate": 2e-5},
+    "dpo": {"epochs": 1, "learning_rate": 5e-5},
+}
+
+
 class TrainConfig(Record):
     """A model to train on the synthesis `data`, only on prompts that those in `match` kept too.
 
-    `batch_size` is rows an optimizer step; `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held
-    out for the validation loss; `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss
-    (on small data the decision is a few tokens among many and gets lost).
+    `method` is a line of `forethought train --list`, its options in brackets; `init` an earlier training run to start from. `steps`
+    wins over `epochs`. `batch_size` is rows an optimizer step (pairs, where a method learns from pairs), over all processes, and
+    `rows_per_forward` how many of them one process reads at once. `pairing` puts a row that is to be refused beside every other
+    one, the shorter side repeated. `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held out for
+    the validation loss; `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss (on small
+    data the decision is a few tokens among many and gets lost).
     """
 
-    data: str
+    data: str | None = None
     match: tuple[str, ...] = ()
     method: str = "sft"
+    init: str | None = None
     epochs: float = Field(default=2, gt=0)
+    steps: int | None = Field(default=None, ge=1)
     decision_weight: float = Field(default=1.0, gt=0)
+    pairing: bool = False
     learning_rate: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=16, ge=1)
+    rows_per_forward: int = Field(default=8, ge=1)
     lora_rank: int = Field(default=32, ge=0)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -83,7 +99,17 @@ class TrainConfig(Record):
     max_length: int = Field(default=1024, ge=1)
     validation: float = Field(default=0.05, ge=0, lt=1)
     save_steps: int = Field(default=20, ge=1)
+    gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_method(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        own = METHOD_DEFAULTS.get(str(raw.get("method", "")).partition("(")[0].strip(), {})
+        given = {"epochs", "steps"} if {"epochs", "steps"} & raw.keys() else set()
+        return {key: value for key, value in own.items() if key not in given} | raw
 
 
 class AttackConfig(Record):
@@ -131,7 +157,8 @@ class Experiment(Record):
     are given), one report that compares every target with the first.
 
     `evaluation` names data sets that must never be trained on, besides that of the attacks; where training data holds them in any
-    form, `leaks` says whether to stop or to drop those rows.
+    form, `leaks` says whether to stop or to drop those rows. `launch` names an `accelerate` configuration (`multi_gpu`, `fsdp`,
+    `deepspeed_zero3`, or a file) that trains in several processes.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -142,6 +169,7 @@ class Experiment(Record):
     data: dict[str, DataConfig]
     evaluation: tuple[str, ...] = ()
     leaks: Literal["stop", "drop"] = "stop"
+    launch: str | None = None
     synth: dict[str, SynthConfig] = Field(default_factory=dict)
     train: dict[str, TrainConfig] = Field(default_factory=dict)
     targets: dict[str, ModelConfig]
@@ -153,13 +181,22 @@ class Experiment(Record):
 
 def find_experiment(name: str) -> Path:
     """The file of that path, or the shipped experiment of that name."""
+    return _find("experiment", name, "")
+
+
+def find_launch(name: str) -> Path:
+    """The file of that path, or the shipped `accelerate` configuration of that name."""
+    return _find("accelerate configuration", name, "accelerate")
+
+
+def _find(kind: str, name: str, folder: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     package = Path(__file__).parent
-    folders = [f for f in (package / "experiments", package.parent / "experiments") if f.is_dir()]
-    shipped = {p.stem: p for folder in folders for p in sorted(folder.glob("*.yaml"))}
+    folders = [f / folder for f in (package / "experiments", package.parent / "experiments") if f.is_dir()]
+    shipped = {p.stem: p for f in folders for p in sorted(f.glob("*.yaml"))}
     if name not in shipped:
-        raise ForethoughtError(f"no experiment '{name}': neither a file nor a shipped one.{nearest(name, shipped)}")
+        raise ForethoughtError(f"no {kind} '{name}': neither a file nor a shipped one.{nearest(name, shipped)}")
     return shipped[name]
 
 

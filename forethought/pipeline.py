@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from forethought.attacks import load_attack
 from forethought.capability import load_task
-from forethought.config import Experiment, JudgeConfig, ModelConfig, SynthConfig
+from forethought.config import Experiment, JudgeConfig, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError, nearest
 from forethought.judges import JUDGES
@@ -17,11 +18,13 @@ from forethought.policy import Policy, load_policy
 from forethought.records import Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
+from forethought.run import Run, read_run
 from forethought.stages import attack, capability, judge, score, synth, train, unload
 from forethought.stages.attacking import others
 from forethought.stages.judging import models_behind
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
+from forethought.train.plan import command, describe, shown
 
 
 def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None], overwrite: bool = False) -> Path:
@@ -41,18 +44,20 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
         )  # fmt: skip
         say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
     for name, t in experiment.train.items():
-        say(f"train {name}: {t.method} on {t.data}")
-        paths = {"data": str(home / "synth" / t.data), "match": tuple(str(home / "synth" / m) for m in t.match)}
-        done = train(
-            home / "train" / name, experiment.model, t.model_copy(update=paths), seed=seed, overwrite=overwrite
-        )
+        say(f"train {name}: {t.method}{f' on {t.data}' if t.data else ''}")
+        done = _train(experiment, name, home, overwrite)
         found = done.info["metrics"]
-        say(f"  loss {found['train_loss']:.3f}, validation {found['validation_loss']:.3f} -> {done.path}")
+        parts = [
+            f"{k} {v:.3f}"
+            for k, v in (("loss", found["train_loss"]), ("validation", found["validation_loss"]))
+            if v is not None
+        ]
+        say(f"  {', '.join([*parts, ''])}{found['steps']} steps -> {done.path}")
     prompts = data[experiment.attack.prompts]
-    shown = {
+    measured = {
         name: measure_target(experiment, home, name, prompts, say, overwrite=overwrite) for name in experiment.targets
     }
-    return write_report(home / "report.html", shown, title=experiment.name, about=experiment.about)
+    return write_report(home / "report.html", measured, title=experiment.name, about=experiment.about)
 
 
 def measure_target(
@@ -104,6 +109,72 @@ def _spec(experiment: Experiment, home: Path, target: ModelConfig) -> str:
     return str(home / "train" / target.name) if target.name in experiment.train else target.name
 
 
+def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
+    """What `run_experiment` would do, in lines; asks no model, and loads no weights."""
+    policy = load_policy(experiment.policy)
+    data = {name: load_prompts(config, experiment.seed) for name, config in experiment.data.items()}
+    _check_plan(experiment, data, policy)
+    launch, processes = _launch(experiment)
+    lines = []
+    for name, s in experiment.synth.items():
+        lines.append(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
+    for name, t in experiment.train.items():
+        rows = len(data[experiment.synth[t.data].prompts]) if t.data else 0
+        config = _with_paths(experiment, name, root / experiment.name)
+        lines += [f"train {name}: {t.method}{f' (as many rows as {t.data} keeps prompts, at most)' if t.data else ''}"]
+        lines += [f"  {line}" for line in describe(experiment.model, config, rows, processes if rows else 1)]
+        words = command(
+            experiment.model, config, root / experiment.name / "train" / name, seed=experiment.seed,
+            policy=experiment.policy, launch=launch if rows else "",
+        )  # fmt: skip
+        lines.append(f"  command: {shown(words)}")
+    count = len(data[experiment.attack.prompts])
+    for name in experiment.targets:
+        lines.append(f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts")
+    return lines
+
+
+def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Run:
+    """One training run; in several processes where the experiment says so, and then read back."""
+    config, out = _with_paths(experiment, name, home), home / "train" / name
+    launch, _ = _launch(experiment)
+    if launch and config.data and not _is_finished(out):
+        unload()
+        words = command(
+            experiment.model, config, out, seed=experiment.seed, policy=experiment.policy, launch=launch
+        ) + (["--overwrite"] if overwrite else [])
+        if subprocess.run(words).returncode:
+            raise ForethoughtError(f"training '{name}' failed, as said above. Its command: {shown(words)}")
+        overwrite = False
+    return train(out, experiment.model, config, policy=experiment.policy, seed=experiment.seed, overwrite=overwrite)
+
+
+def _is_finished(out: Path) -> bool:
+    try:
+        return read_run(out, "train").finished
+    except ForethoughtError:
+        return False
+
+
+def _with_paths(experiment: Experiment, name: str, home: Path) -> TrainConfig:
+    """The training of that name, with the runs it is made from in place of their names."""
+    t = experiment.train[name]
+    paths = {
+        "data": str(home / "synth" / t.data) if t.data else None,
+        "match": tuple(str(home / "synth" / m) for m in t.match),
+        "init": str(home / "train" / t.init) if t.init in experiment.train else t.init,
+    }
+    return t.model_copy(update=paths)
+
+
+def _launch(experiment: Experiment) -> tuple[str, int]:
+    """(file of the accelerate configuration, processes); ("", 1) where one process trains."""
+    if experiment.launch is None:
+        return "", 1
+    path = find_launch(experiment.launch)
+    return str(path), int(read_yaml(path, path.read_bytes()).get("num_processes", 1))
+
+
 def _roles(config: SynthConfig) -> dict[str, str]:
     return {r: n for r in ("teacher", "helper", "guard") if (n := getattr(config, r))}
 
@@ -127,11 +198,20 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
         for spec in _roles(s).values():
             check_spec(spec)
+    before: list[str] = []
     for name, t in experiment.train.items():
-        for source in (t.data, *t.match):
+        method, _ = parse_spec(t.method)
+        if ":" not in method:
+            _known(f"train.{name}.method", method, METHODS)
+        if t.data is None and method != "prompt":
+            raise ForethoughtError(f"'train.{name}.data' is missing.")
+        for source in (*filter(None, [t.data]), *t.match):
             _known(f"train.{name}.data", source, experiment.synth)
-        if ":" not in t.method:
-            _known(f"train.{name}.method", parse_spec(t.method)[0], METHODS)
+        if t.init in experiment.train and t.init not in before:
+            raise ForethoughtError(f"'train.{name}.init' names '{t.init}', which is trained later. List it first.")
+        if t.init and t.init not in experiment.train:
+            check_spec(t.init)
+        before.append(name)
     for target in (ModelConfig(name=experiment.model), *experiment.targets.values()):
         if target.name not in experiment.train:
             check_spec(target.name)

@@ -101,6 +101,13 @@ def _covers(category: Category, prompt: Prompt) -> bool:
     return f"{prompt.category}:{prompt.label}" in category.covers
 
 
+def as_clauses(category: Category) -> str:
+    """A category as numbered clauses, `fraud 1`, `fraud 2`, that a thought can cite."""
+    lines = [f"Not allowed: {x}" for x in category.not_allowed] + [f"Allowed: {x}" for x in category.allowed]
+    numbered = "\n".join(f"[{category.id} {i}] {line}" for i, line in enumerate(lines, 1))
+    return f"{category.name} ({category.respond}): {category.definition}\n{numbered}"
+
+
 def shipped() -> list[str]:
     """Names of the policies in the package."""
     files = resources.files("forethought.policies").iterdir()

@@ -1,7 +1,7 @@
 """Names to factories: how the tables of synthesizers, attacks, judges, sources and training methods are looked up.
 
 A table maps a name to an `Entry`. A spec is a table name or any `module:function`, with options after it:
-`persona`, `mypkg.attacks:wiki`, `persona(name=ADA)`. A factory's signature is its configuration.
+`persona`, `mypkg.attacks:wiki`, `persona(name=ADA)`, `lat(depths=[0, 0.5])`. A factory's signature is its configuration.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Entry:
 
 SPEC = re.compile(r"\s*([\w.:\-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-OPTION = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,])+""")
+OPTION = re.compile(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^,])+""")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:

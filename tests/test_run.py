@@ -223,7 +223,7 @@ def plan(path: Path, *overrides: str, **changes: Any) -> Experiment:
         ("data.train.split=dev", "'train', 'validation' or 'test'"),
         ("name=../up", "'name'"),
         ("targets=null", "'targets'"),
-        ("train.scot.data=null", "'train.scot.data'"),
+        ("train.scot.data={}", "'train.scot.data'"),
         ("seed.x=1", "cannot override 'seed.x': 'seed' holds a value, not keys"),
         ("synth.scot.method.template=short", "'method' holds a value"),
         ("seed", "Write key=value"),

@@ -28,6 +28,7 @@ from forethought.policy import load_policy
 from forethought.records import Attempt, Example, Message, Prompt, Rejected, Sampling, Sent, Verdict, make_prompt, user
 from forethought.run import Run, read_run
 from forethought.synth import SYNTHESIZERS
+from forethought.train import METHODS
 
 BREAD = "Mix flour, water, salt and yeast. Let it rise for two hours. Bake it until it is brown."
 POLICY = load_policy("default")
@@ -373,7 +374,7 @@ def test_every_command_has_an_example(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("synth", SYNTHESIZERS), ("attack", ATTACKS), ("judge", JUDGES), ("train", {"sft": 0})]
+    ("name", "table"), [("synth", SYNTHESIZERS), ("attack", ATTACKS), ("judge", JUDGES), ("train", METHODS)]
 )
 def test_lists(name: str, table: dict[str, Any]) -> None:
     shown = RUN(app, [name, "--list"])

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM
 
-from forethought.chat import check_rows, encode_example, stop_ids
+from forethought.chat import Encoded, check_rows, encode_example, stop_ids
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import load_model
 from forethought.records import Example, make_prompt, user
+from forethought.registry import resolve
 from forethought.run import Run, open_run
-from forethought.train import sft
+from forethought.train import METHODS as TABLE
+from forethought.train import loop, sft, watch
+from forethought.train import rows as sides
 
 WORDS = ("bread", "walk", "letter", "garden", "river", "window", "music", "table", "story", "coffee")
 
@@ -45,6 +48,34 @@ def config(**changes: Any) -> TrainConfig:
         "save_steps": 2,
     }
     return TrainConfig.model_validate(base | changes)
+
+
+def mixed(n: int = 24, reasoning: bool = False) -> list[Example]:
+    """Half of the rows refuse, in the words of the other half's answers so that a random model has something to lose."""
+    rows = []
+    for i, example in enumerate(examples(n, reasoning)):
+        if i % 2:
+            prompt = example.prompt.model_copy(update={"label": "harmful"})
+            thought = example.reasoning and example.reasoning.replace("answer", "refuse")
+            example = example.model_copy(
+                update={"prompt": prompt, "reasoning": thought, "answer": "I will not do that.", "decision": "refuse"}
+            )
+        decisive = (f"Decision: {example.decision}.",) if reasoning else ()
+        rows.append(example.model_copy(update={"decisive": decisive}))
+    return rows
+
+
+def bare_trainer(model: Any, rows: list[Any]) -> Any:
+    """The trainer of sft over encoded rows, around a model that is there already."""
+    arguments = loop.make_arguments(len(rows), 1, config(), Path("unused"), 0)
+    data = [(row,) for row in rows]
+    return sft.TrainedOnly(
+        options={}, rows=4, model=model, args=arguments, train_dataset=data, data_collator=loop.collate
+    )
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "adapter_model.safetensors").read_bytes()
 
 
 def run_in(path: Path, tiny: object = None) -> Run:
@@ -93,11 +124,11 @@ def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
             if row.mask[i]:
                 total -= float(logits[i - 1, row.ids[i]])
                 count += 1
-    trainer = sft.make_trainer(model, rows, [], config(), Path("unused"), 0)
-    batch = sft.collate([{"input_ids": r.ids, "mask": r.mask} for r in rows])
+    trainer = bare_trainer(model, rows)
+    batch = loop.collate([(r,) for r in rows])
     with torch.no_grad():
         assert float(trainer.compute_loss(model, batch)) == pytest.approx(total / count, rel=1e-5)
-    assert (batch["labels"] != sft.IGNORED).sum() == sum(sum(r.mask) for r in rows) == count
+    assert (batch["labels"] != loop.IGNORED).sum() == sum(sum(r.mask) for r in rows) == count
 
 
 def test_decision_tokens_weigh_more(tiny: Path) -> None:
@@ -111,8 +142,8 @@ def test_decision_tokens_weigh_more(tiny: Path) -> None:
     assert "".join(heavy.split()) == "Decision:answeransweris"
     assert set(row.mask) == {0.0, 1.0, 8.0}
     model = AutoModelForCausalLM.from_pretrained(tiny).eval()
-    trainer = sft.make_trainer(model, [row], [], config(), Path("unused"), 0)
-    batch = sft.collate([{"input_ids": row.ids, "mask": row.mask}])
+    trainer = bare_trainer(model, [row])
+    batch = loop.collate([(row,)])
     with torch.no_grad():
         each = -model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
         total = sum(w * float(each[i - 1, row.ids[i]]) for i, w in enumerate(row.mask) if w)
@@ -122,61 +153,59 @@ def test_decision_tokens_weigh_more(tiny: Path) -> None:
         encode_example(tokenizer, messages, "a", "b", ("nowhere",), 8.0)
 
 
-class Kill(TrainerCallback):
-    """Stands for kill -9: the process is gone at step 5, with nothing tidied up."""
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for kill -9: the process is gone after that step, with nothing tidied up."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 5:
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == step:
             raise KeyboardInterrupt
 
-
-class Count(TrainerCallback):
-    """Counts the steps that were really done."""
-
-    steps = 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.steps += 1
+    monkeypatch.setattr(watch.Watch, "on_step_end", on_step_end)
 
 
+def count_steps_done(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps that are really done, as they are done."""
+    done: list[int] = []
+    monkeypatch.setattr(
+        watch.Watch, "on_step_end", lambda self, args, state, control, **kw: done.append(state.global_step)
+    )
+    return done
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+METHODS = {
+    "sft": {},
+    "circuit_breaker(max_tokens=6)": {},
+    "lat(max_tokens=6, inner_steps=2)": {},
+    "r2d2(length=3, gcg_steps=1, candidates=4, topk=4, max_tokens=4, reset_every=3)": {"batch_size": 2},
+    "dpo(max_tokens=6)": {},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_resume_ends_with_the_losses_of_an_uninterrupted_run(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, rows = config(epochs=2, lora_dropout=0.1, learning_rate=1e-3), examples()
-    whole = sft.learn(rows, f"hf:{tiny}", settings, run_in(tmp_path / "whole"), 0)
-    make = sft.make_trainer
-
-    def killed(*args: Any) -> Any:
-        trainer = make(*args)
-        trainer.add_callback(Kill())
-        return trainer
-
+    learn = resolve("method", TABLE, method)
+    settings = config(method=method, steps=7, lora_dropout=0.1, learning_rate=1e-3, **METHODS[method])
+    whole = learn(mixed(), f"hf:{tiny}", settings, run_in(tmp_path / "whole"), 0)
     run = run_in(tmp_path / "cut")
-    monkeypatch.setattr(sft, "make_trainer", killed)
-    with pytest.raises(KeyboardInterrupt):
-        sft.learn(rows, f"hf:{tiny}", settings, run, 0)
+    with monkeypatch.context() as patch:
+        kill_at(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            learn(mixed(), f"hf:{tiny}", settings, run, 0)
     # The kill tore the newest checkpoint apart, so the one before it has to serve.
     newest = max((run.path / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     (newest / "trainer_state.json").write_text("{torn")
-    counter = Count()
-
-    def counted(*args: Any) -> Any:
-        trainer = make(*args)
-        trainer.add_callback(counter)
-        return trainer
-
-    monkeypatch.setattr(sft, "make_trainer", counted)
-    resumed = sft.learn(rows, f"hf:{tiny}", settings, run, 0)
-    losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / d / "losses.jsonl").read_text().splitlines()]
-        for d in ("whole", "cut")
-    ]
-    assert losses[0] == losses[1]
-    assert counter.steps == whole["steps"] - 2  # The checkpoint of step 4 was torn, so it went on from step 2.
+    done = count_steps_done(monkeypatch)
+    resumed = learn(mixed(), f"hf:{tiny}", settings, run, 0)
+    assert done == [3, 4, 5, 6, 7]  # The checkpoint of step 4 was torn, so it went on from step 2.
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert resumed["validation_loss"] == whole["validation_loss"]
-    assert (run.path / "model" / "adapter_model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model" / "adapter_model.safetensors"
-    ).read_bytes()
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
 def test_divergence_stops_with_one_line(tiny: Path, tmp_path: Path) -> None:
@@ -184,6 +213,27 @@ def test_divergence_stops_with_one_line(tiny: Path, tmp_path: Path) -> None:
         sft.learn(
             examples(), f"hf:{tiny}", config(learning_rate=1e30, epochs=4, lora_rank=0), run_in(tmp_path / "r"), 0
         )
+
+
+def test_no_memory_stops_with_one_line_and_keeps_the_checkpoint(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, compute = run_in(tmp_path / "r"), sft.TrainedOnly.compute_loss
+
+    def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(sft.TrainedOnly, "compute_loss", compute_loss)
+    with pytest.raises(ForethoughtError, match=r"out of memory\. Lower rows_per_forward"):
+        sft.learn(examples(), f"hf:{tiny}", config(), run, 0)
+    assert (run.path / "checkpoints" / "checkpoint-2" / "trainer_state.json").exists()
+
+
+def test_a_row_without_a_trained_token_is_an_error() -> None:
+    with pytest.raises(ForethoughtError, match="no trained token"):
+        loop.collate([(Encoded((1, 2, 3), (0.0, 0.0, 0.0), 3),)])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +248,7 @@ def test_unusable_data_stops_before_the_first_step(
 
 
 def test_hold_out_keeps_topics_together() -> None:
-    kept, held = sft.hold_out(examples(70), 0.3)
+    kept, held = sides.hold_out(examples(70), 0.3)
     assert kept
     assert held
     assert not {e.prompt.topic for e in kept} & {e.prompt.topic for e in held}

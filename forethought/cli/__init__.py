@@ -38,6 +38,7 @@ COMMANDS = (
     experiment.run,
     synth.synth,
     train.train,
+    train.merge,
     attack.attack,
     report.report,
     check.check,

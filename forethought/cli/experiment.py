@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from forethought.cli.common import Out, Overwrite
+from forethought.cli.train import DryRun
 
 
 def quickstart(
@@ -27,20 +28,24 @@ def run(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes to the experiment.")] = None,
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run an experiment file from data to report. Finished stages are skipped.
 
     Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`
     """
-    _experiment(experiment, overrides or [], out, overwrite)
+    _experiment(experiment, overrides or [], out, overwrite, dry_run)
 
 
-def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool) -> None:
+def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool, dry_run: bool = False) -> None:
     from forethought.config import find_experiment, load_experiment
-    from forethought.pipeline import run_experiment
+    from forethought.pipeline import plan_experiment, run_experiment
 
     experiment = load_experiment(find_experiment(name), overrides)
     print(f"{experiment.name}: {experiment.about}\n{experiment.model_dump_json(exclude_defaults=True)}")
+    if dry_run:
+        print("\n".join(plan_experiment(experiment, out)))
+        return
     page = run_experiment(experiment, out, print, overwrite)
     print(
         f"\nreport: {page}\nlook at it in a browser, or talk to a model: forethought chat {out / experiment.name}/train/NAME"

@@ -17,6 +17,7 @@ def load_model(spec: str, *, system: str | None = None, dtype: str = "float32", 
 
     Raises ForethoughtError where there is no such model.
     """
+    spec, system = deployment(spec, system)
     kind, _, rest = spec.partition(":")
     if kind == "scripted":
         from forethought.models.scripted import load_scripted
@@ -34,6 +35,7 @@ def load_model(spec: str, *, system: str | None = None, dtype: str = "float32", 
 
 def text_length(spec: str) -> tuple[Callable[[str], int], str]:
     """(length of a text, what it counts): in tokens of a local model's tokenizer, in words where the model is behind a server."""
+    spec, _ = deployment(spec)
     if spec.partition(":")[0] in ("scripted", "openai"):
         return (lambda text: len(text.split())), "words"
     from transformers import AutoTokenizer
@@ -46,8 +48,19 @@ def text_length(spec: str) -> tuple[Callable[[str], int], str]:
 
 def check_spec(spec: str) -> None:
     """Raise ForethoughtError for a spec that names no model, without loading one."""
+    spec, _ = deployment(spec)
     if spec.partition(":")[0] not in ("scripted", "openai", "hf", "smollm2"):
         locate_weights(spec)
+
+
+def deployment(spec: str, system: str | None = None) -> tuple[str, str | None]:
+    """(model, system prompt) that a spec is deployed as: a run of `train --method prompt` stands for its base model under its own system
+    prompt, which a further one follows; any other spec for itself."""
+    own, info = Path(spec) / "model" / "system.txt", Path(spec) / "run.json"
+    if not own.is_file() or not info.is_file():
+        return spec, system
+    base = json.loads(info.read_text(encoding="utf-8"))["config"]["model"]
+    return base, "\n\n".join(filter(None, (own.read_text(encoding="utf-8"), system)))
 
 
 def locate_weights(spec: str) -> tuple[str, Path | None]:
@@ -55,6 +68,7 @@ def locate_weights(spec: str) -> tuple[str, Path | None]:
 
     A training run names its base model; an adapter directory of peft is taken as one.
     """
+    spec, _ = deployment(spec)
     if spec == "smollm2":
         from forethought.models.embedded import embedded_path
 

@@ -199,11 +199,21 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
 
 def load_weights(source: str, dtype: str) -> tuple[Any, Any]:
     """(tokenizer, model) from a directory, or from the hub as `ID` or `ID@REVISION`. ForethoughtError where it is not there."""
+    tokenizer = load_tokenizer(source)
+    return tokenizer, from_source(AutoModelForCausalLM, source, dtype=getattr(torch, dtype))
+
+
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer alone, from the same places."""
+    return from_source(AutoTokenizer, source)
+
+
+def from_source(kind: Any, source: str, **how: Any) -> Any:
+    """`kind.from_pretrained` of a directory, or of a hub name with its revision."""
     name, revision = (source, "") if os.path.isdir(source) else (source.partition("@")[0], source.partition("@")[2])
     where: dict[str, Any] = {"local_files_only": True} if os.path.isdir(source) else {"revision": revision or None}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
-        return tokenizer, AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), **where)
+        return kind.from_pretrained(name, **where, **how)
     except (OSError, ValueError) as error:
         raise ForethoughtError(f"cannot load the model '{source}': {str(error).strip().splitlines()[0]}") from error
 

@@ -8,7 +8,7 @@ from forethought.stages.judging import judge
 from forethought.stages.scoring import score
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
 from forethought.stages.synthesis import import_data, synth
-from forethought.stages.training import train
+from forethought.stages.training import merge, read_examples, train
 
 __all__ = [
     "LOADED",
@@ -23,6 +23,8 @@ __all__ = [
     "judge",
     "load",
     "measure",
+    "merge",
+    "read_examples",
     "score",
     "synth",
     "train",

@@ -1,49 +1,95 @@
-"""Training: the examples of a synthesis run in, a model out."""
+"""Training: the examples of a synthesis run in, a model out; and an adapter merged into its base."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from forethought.config import ModelConfig, TrainConfig
-from forethought.records import (
-    Example,
-)
-from forethought.registry import resolve
+from forethought.errors import ForethoughtError
+from forethought.models import locate_weights
+from forethought.policy import load_policy
+from forethought.records import Example
+from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_run, run_hash
 from forethought.stages.shared import unload, weights_of
+from forethought.train import METHODS
+from forethought.train.launch import is_first, wait
 
 
-def train(out: Path, model: str, config: TrainConfig, *, seed: int = 0, overwrite: bool = False) -> Run:
-    """Fine-tune `model` on the examples of a synthesis run; the run's `model/` then loads in plain peft and transformers.
+def train(
+    out: Path, model: str, config: TrainConfig, *, policy: str = "default", seed: int = 0, overwrite: bool = False
+) -> Run:
+    """Make a safer model of `model`, on the examples of a synthesis run; the run's `model/` then loads in plain peft and transformers.
 
-    `config.data` and `config.match` are paths of synthesis runs here.
+    `config.data`, `config.match` and `config.init` are paths of runs here. `policy` is for methods that need one. Under `accelerate launch`
+    every process calls this, and the first alone writes.
     """
-    source, others = read_run(config.data, "synth"), [read_run(path, "synth") for path in config.match]
-    settings = {**config.model_dump(mode="json"), "model": model}
-    hashes = {"data": run_hash(source), **{f"match {i}": run_hash(other) for i, other in enumerate(others)}}
-    run = open_run(
-        out,
-        "train",
-        settings,
-        {**hashes, **weights_of(ModelConfig(name=model))},
-        seed=seed,
-        overwrite=overwrite,
-    )
+    needs = METHODS[name].needs if (name := parse_spec(config.method)[0]) in METHODS else ""
+    given = {"policy": load_policy(policy)} if needs == "policy" else {}
+    learn = resolve("training method", METHODS, config.method, **given)
+    hashes = {key: value.hash for key, value in given.items()}
+    settings: dict[str, Any] = {"model": model, "method": config.method, "data": None, "policy": policy}
+    examples: list[Example] = []
+    if not given:
+        if config.init is not None and locate_weights(config.init)[1] is None:
+            # Whole weights are a model like any other; an adapter is gone on with.
+            model, config = config.init, config.model_copy(update={"init": None})
+        examples, of_data = read_examples(config)
+        hashes |= of_data
+        settings = {**config.model_dump(mode="json"), "model": model}
+    used = [ModelConfig(name=n) for n in (model, config.init) if n]
+    run = _open(out, settings, {**hashes, **weights_of(*used)}, seed, overwrite)
     if run.finished:
         return run
-    from forethought.train import METHODS
-
-    learn = resolve("training method", METHODS, config.method)
-    examples = source.read("examples.jsonl", Example)
-    for other in others:
-        shared = {e.prompt.base for e in other.read("examples.jsonl", Example)}
-        examples = [e for e in examples if e.prompt.base in shared]
     unload()
     metrics = learn(examples, model, config, run, seed)
     labels = Counter(str(e.prompt.label) for e in examples)
     rows = int(metrics["rows"]) + int(metrics["held_out"])
-    counts: dict[str, int] = {"planned": len(examples), "ok": rows, "failed": len(examples) - rows, **labels}
-    outputs = [str(p.relative_to(run.path)) for p in sorted((run.path / "model").iterdir()) if p.is_file()]
-    run.finish(counts, [*outputs, "losses.jsonl"], metrics=metrics)
-    return run
+    counts: dict[str, int] = {"planned": len(examples), "ok": rows, "failed": max(0, len(examples) - rows), **labels}
+    return _finish(run, counts, metrics)
+
+
+def merge(out: Path, source: str, *, dtype: str = "float32", overwrite: bool = False) -> Run:
+    """Whole weights of an adapter's run, for plain transformers and for servers, as a run of its own: an adapter can be trained on it."""
+    base, adapter = locate_weights(source)
+    if adapter is None:
+        raise ForethoughtError(f"'{source}' holds whole weights already: there is no adapter to merge.")
+    settings = {"model": base, "method": "merge", "data": None, "init": source, "dtype": dtype}
+    run = _open(out, settings, weights_of(ModelConfig(name=source)), 0, overwrite)
+    if run.finished:
+        return run
+    from forethought.train.merge import merge_adapter
+
+    unload()
+    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, merge_adapter(base, adapter, dtype, run))
+
+
+def read_examples(config: TrainConfig) -> tuple[list[Example], dict[str, str]]:
+    """(examples to train on, content hashes of the runs they are from)."""
+    if config.data is None:
+        raise ForethoughtError(f"method '{config.method}' trains on data: name a synthesis run.")
+    source, others = read_run(config.data, "synth"), [read_run(path, "synth") for path in config.match]
+    examples = source.read("examples.jsonl", Example)
+    for other in others:
+        shared = {e.prompt.base for e in other.read("examples.jsonl", Example)}
+        examples = [e for e in examples if e.prompt.base in shared]
+    return examples, {"data": run_hash(source), **{f"match {i}": run_hash(other) for i, other in enumerate(others)}}
+
+
+def _open(out: Path, settings: dict[str, Any], inputs: dict[str, str], seed: int, overwrite: bool) -> Run:
+    """The run, opened by the first process and read by the others."""
+    run = open_run(out, "train", settings, inputs, seed=seed, overwrite=overwrite) if is_first() else None
+    wait()
+    return run or Run(out, json.loads((out / "run.json").read_text(encoding="utf-8")))
+
+
+def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any]) -> Run:
+    if is_first():
+        outputs = [str(p.relative_to(run.path)) for p in sorted((run.path / "model").iterdir()) if p.is_file()]
+        outputs += [name for name in ("losses.jsonl", "elicited.jsonl") if (run.path / name).exists()]
+        run.finish(counts, outputs, metrics=metrics)
+    wait()
+    return run if is_first() else read_run(run.path, "train")

@@ -10,7 +10,7 @@ import re
 
 from forethought.errors import AskFailed
 from forethought.flow import Ask, Flow, Rng
-from forethought.policy import Category, Policy
+from forethought.policy import Category, Policy, as_clauses
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Prompt, Sampling
 from forethought.replies import reply_of
@@ -55,13 +55,6 @@ def policy(
         return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
 
     return make
-
-
-def as_clauses(category: Category) -> str:
-    """A category as numbered clauses, `fraud 1`, `fraud 2`, that a thought can cite."""
-    lines = [f"Not allowed: {x}" for x in category.not_allowed] + [f"Allowed: {x}" for x in category.allowed]
-    numbered = "\n".join(f"[{category.id} {i}] {line}" for i, line in enumerate(lines, 1))
-    return f"{category.name} ({category.respond}): {category.definition}\n{numbered}"
 
 
 def score_draft(prompt: Prompt, draft: Draft, least: float) -> Flow[float]:

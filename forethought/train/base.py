@@ -1,0 +1,156 @@
+"""The model that a method trains: its tokenizer and layout, its checked rows, its weights and adapter, and what it was before."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, GenerationConfig
+
+from forethought.chat import Encoded, check_rows, encode_example, stop_ids
+from forethought.config import TrainConfig
+from forethought.errors import ForethoughtError
+from forethought.models import locate_weights
+from forethought.models.hf import from_source, load_tokenizer, load_weights
+from forethought.records import Example
+from forethought.run import Run
+from forethought.train.launch import is_first
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that is trained: its source, the adapter it starts from, tokenizer, stop ids and number of layers."""
+
+    name: str
+    source: str
+    adapter: Path | None
+    tokenizer: Any
+    stops: frozenset[int]
+    depth: int
+
+
+def open_base(name: str, init: str | None) -> Base:
+    """Tokenizer and layout of a model, before its weights are loaded. ForethoughtError where `init` is an adapter of another model."""
+    source, adapter = locate_weights(name)
+    if adapter is not None:
+        raise ForethoughtError(
+            f"'{name}' is an adapter. Go on from it with init={name}, or merge it first: "
+            f"forethought merge {name} --out DIR."
+        )
+    if init is not None:
+        other, adapter = locate_weights(init)
+        if adapter is None or other != source:
+            raise ForethoughtError(
+                f"init '{init}' is no adapter of '{name}'. Whole weights are trained as model={init}."
+            )
+    tokenizer = load_tokenizer(source)
+    layout = from_source(AutoConfig, source)
+    try:
+        ends = from_source(GenerationConfig, source).eos_token_id
+    except ForethoughtError:
+        ends = layout.eos_token_id  # Not every model has a generation config.
+    return Base(
+        name, source, adapter, tokenizer, stop_ids(tokenizer, ends), int(layout.get_text_config().num_hidden_layers)
+    )
+
+
+def encode(base: Base, examples: Sequence[Example], config: TrainConfig, run: Run) -> list[Encoded]:
+    """Rows that fit, checked by `chat.check_rows`; how many did not is logged."""
+    rows = check_rows(
+        base.tokenizer,
+        ((e.prompt.messages, e.reasoning, e.answer, e.decisive) for e in examples),
+        base.stops,
+        config.max_length,
+        config.decision_weight,
+    )
+    if len(rows) < len(examples) and is_first():
+        run.log(f"{len(examples) - len(rows)} of {len(examples)} rows are longer than max_length and are left out")
+    return rows
+
+
+def encode_each(
+    base: Base, examples: Sequence[Example], config: TrainConfig, run: Run
+) -> list[tuple[Example, Encoded]]:
+    """`encode`, for methods that must know which row is whose."""
+    encode(base, examples, config, run)
+    rows = ((e, encode_example(base.tokenizer, e.prompt.messages, e.reasoning, e.answer)) for e in examples)
+    return [(example, row) for example, row in rows if len(row.ids) <= config.max_length]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warning about a name that transformers is about to change, and that its Trainer and peft still use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        yield
+
+
+def load_trained(base: Base, config: TrainConfig) -> Any:
+    """The weights. Where all are trained on a GPU they are float32, and `dtype` is what is computed in."""
+    whole = config.lora_rank == 0 and base.adapter is None and torch.cuda.is_available()
+    return load_weights(base.source, "float32" if whole else config.dtype)[1]
+
+
+def with_adapter(model: Any, base: Base, config: TrainConfig, seed: int, layers: int | None = None) -> Any:
+    """The model with LoRA on every linear layer (of the first `layers` blocks), or with the adapter it starts from and a frozen copy of
+    that as reference; itself where `lora_rank` is 0."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(seed)
+    if base.adapter is not None:
+        made = PeftModel.from_pretrained(model, str(base.adapter), is_trainable=True)
+        made.load_adapter(str(base.adapter), adapter_name=REFERENCE, is_trainable=False)
+        return made
+    if config.lora_rank == 0:
+        return model
+    where: dict[str, Any] = {"target_modules": "all-linear"}
+    if layers is not None:
+        # PEFT takes a choice of layers only with modules listed by name.
+        where = {"target_modules": sorted(_linear_names(model)), "layers_to_transform": list(range(layers))}
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        task_type="CAUSAL_LM",
+        **where,
+    )
+    return get_peft_model(model, lora)
+
+
+def _linear_names(model: Any) -> set[str]:
+    """Last parts of the names of linear modules inside the numbered blocks (`q_proj`, ...)."""
+    return {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(part.isdigit() for part in name.split("."))
+    }
+
+
+def needs_adapter(method: str, base: Base, config: TrainConfig) -> None:
+    """ForethoughtError where a method that compares with the original model would train all of its weights."""
+    if config.lora_rank == 0 and base.adapter is None:
+        raise ForethoughtError(
+            f"{method} compares with the original model, which is the trained one with its adapter off. Set lora_rank above 0."
+        )
+
+
+@contextmanager
+def original(model: Any) -> Iterator[None]:
+    """The model as it was at the start, without gradients: its adapter off, or the adapter it started from."""
+    if REFERENCE not in model.peft_config:
+        with model.disable_adapter(), torch.no_grad():
+            yield
+        return
+    model.set_adapter(REFERENCE, inference_mode=True)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.set_adapter("default")

@@ -1,0 +1,26 @@
+"""An adapter added into the weights it was trained on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from forethought.models.hf import load_tokenizer, load_weights
+from forethought.run import Run, explain_disk
+from forethought.train.rows import no_training
+
+
+def merge_adapter(base: str, adapter: Path, dtype: str, run: Run) -> dict[str, Any]:
+    """Writes whole weights and tokenizer to the run's `model/`. Returns metrics of the shape that training has."""
+    from peft import PeftModel
+
+    started = time.monotonic()
+    tokenizer, model = load_weights(base, dtype)
+    if (adapter / "tokenizer_config.json").exists():
+        tokenizer = load_tokenizer(str(adapter))
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    with explain_disk():
+        merged.save_pretrained(run.path / "model")
+        tokenizer.save_pretrained(run.path / "model")
+    return no_training() | {"seconds": round(time.monotonic() - started, 1)}

@@ -1,0 +1,428 @@
+"""The losses of the training methods against hand computations, where they may write, and what surrounds training: prompting, merging,
+starting from an adapter, planning, and several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_train import config, examples, losses, mixed, run_in
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from forethought import pipeline, stages
+from forethought.cli import app
+from forethought.cli.train import _config
+from forethought.config import TrainConfig, find_launch, load_experiment
+from forethought.errors import ForethoughtError
+from forethought.models import deployment, load_model
+from forethought.records import Attempt
+from forethought.registry import parse_spec, resolve
+from forethought.run import open_run
+from forethought.train import METHODS, lat, loop, r2d2
+from forethought.train import base as base_of
+from forethought.train.circuit_breaker import circuit_breaker, distance, rerouting, schedule, thirds
+from forethought.train.dpo import flip, preference, preferences
+from forethought.train.elicit import encode_elicited
+from forethought.train.forward import adversarial_terms, token_logprobs, unlikely
+from forethought.train.plan import command, describe, memory, shape_of
+from forethought.train.rows import by_decision, count_steps, per_forward, side_by_side
+
+
+def test_rerouting_weights_move_from_away_to_keep() -> None:
+    assert schedule(0, 150, 10.0) == (10.0, 0.0)
+    assert schedule(75, 150, 10.0) == (7.5, 2.5)
+    assert schedule(150, 150, 10.0) == (5.0, 5.0)
+
+
+def test_rerouting_is_the_positive_part_of_the_cosine_on_the_completion_only() -> None:
+    before = torch.tensor([[[[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]]])  # one layer, one row, three columns
+    on = torch.tensor([[True, True, False]])
+    assert rerouting(before * 5, before, on) == pytest.approx(1.0)
+    orthogonal = torch.tensor([[[[0.0, 7.0], [1.0, 0.0], [3.0, 4.0]]]])
+    assert rerouting(orthogonal, before, on) == 0.0
+    assert rerouting(-before, before, on) == 0.0
+    assert rerouting(torch.tensor([[[[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]]]), before, on) == pytest.approx(0.5**0.5 / 2)
+
+
+def test_retention_is_the_mean_distance() -> None:
+    before, now = torch.zeros(2, 1, 2, 2), torch.tensor([[[[3.0, 4.0], [9.0, 9.0]]], [[[0.0, 1.0], [9.0, 9.0]]]])
+    assert distance(now, before, torch.tensor([[True, False]])) == pytest.approx((5 + 1) / 2)
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(30, (10, 20)), (32, (11, 21)), (2, (1,)), (1, (1,))])
+def test_a_third_and_two_thirds(depth: int, layers: tuple[int, ...]) -> None:
+    assert thirds(depth) == layers
+
+
+def test_adversarial_losses_by_hand() -> None:
+    p = torch.tensor([[0.5, 0.25], [0.5, 0.9], [0.1, 1.0]])
+    on = torch.tensor([[True, True], [True, False], [True, False]])
+    terms = adversarial_terms((p.log() * on), on)
+    assert terms["toward"] == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert terms["away"] == pytest.approx(math.log(2))
+    assert terms["keep"] == pytest.approx(math.log(10))
+    assert unlikely(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)) < 14  # Certain, and still finite.
+
+
+def test_preference_by_hand() -> None:
+    gain, drop = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0])
+    assert preference(gain, drop, 0.5) == pytest.approx((math.log1p(math.exp(-1.0)) + math.log(2)) / 2)
+
+
+def test_flipped_pairs_share_all_but_the_decision(tiny: Path, tmp_path: Path) -> None:
+    rows = mixed(4, reasoning=True)
+    answers, refuses = rows[0], rows[1]
+    assert flip(answers, refuses) == "Request: about bread.\nDecision: refuse."
+    assert flip(refuses, answers) == "Request: about walk.\nDecision: answer."
+    plain = mixed(2)
+    assert flip(plain[0], plain[1]) is None
+    base = base_of.open_base(f"hf:{tiny}", None)
+    reply = Attempt(
+        id="x",
+        prompt=refuses.prompt,
+        attack="elicit",
+        messages=refuses.prompt.messages,
+        answer="Sure, a walk",
+        stop="length",
+    )
+    pairs = preferences(base, rows, {refuses.prompt.id: reply}, config(), run_in(tmp_path / "r"), 0)
+    texts = [[base.tokenizer.decode(r.ids[r.prompt_length :]) for r in pair] for pair in pairs]
+    assert len(texts) == 3  # The other refused prompt was not complied with.
+    assert texts[0][1].startswith("<think>\nRequest: about bread.\nDecision: refuse.\n</think>\n\nI will not do that.")
+    assert (
+        texts[1][1] == "<think>\nRequest: about walk.\nDecision: answer.\n</think>\n\nSure, a walk"
+    )  # Cut off: no end of turn.
+    assert texts[1][0].startswith("<think>\nRequest: about walk.\nDecision: refuse.\n</think>\n\nI will not do that.")
+
+
+def test_sides_repeat_the_shorter_one() -> None:
+    pairs = side_by_side([1, 2], ["a", "b", "c", "d", "e"], 0)
+    assert sorted(b for _, b in pairs) == ["a", "b", "c", "d", "e"]
+    assert [a for a, _ in pairs].count(1) in (2, 3)
+    with pytest.raises(ForethoughtError, match="there are 0 and 4"):
+        by_decision(examples(4), "dpo")
+
+
+def test_pairing_trains_on_both_sides_in_every_step(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    collate = loop.collate
+    monkeypatch.setattr(loop, "collate", lambda elements: seen.append(len(elements)) or collate(elements))
+    learn = resolve("method", METHODS, "sft")
+    rows = mixed(9)  # Four refuse, five do not.
+    found = learn(
+        rows, f"hf:{tiny}", config(pairing=True, validation=0, batch_size=5, epochs=1), run_in(tmp_path / "r"), 0
+    )
+    assert (found["rows"], found["steps"]) == (5, 1)
+    assert sum(seen) == 5
+
+
+def test_steps_and_forwards() -> None:
+    assert count_steps(33, config(batch_size=8, epochs=2)) == 10
+    assert count_steps(33, config(steps=7)) == 7
+    assert per_forward(config(batch_size=24), 1, 1) == 8
+    assert per_forward(config(batch_size=24), 3, 2) == 2
+    assert per_forward(config(batch_size=24, rows_per_forward=1), 3, 2) == 1
+    with pytest.raises(ForethoughtError, match="multiple of 5"):
+        per_forward(config(batch_size=24), 1, 5)
+
+
+def test_settings_of_the_paper_fill_what_is_left_open() -> None:
+    left = TrainConfig.model_validate({"data": "x", "method": "circuit_breaker(alpha=5)"})
+    assert (left.steps, left.learning_rate) == (150, 1e-4)
+    set_ = TrainConfig.model_validate({"data": "x", "method": "circuit_breaker", "epochs": 3, "learning_rate": 1e-3})
+    assert (set_.steps, set_.epochs, set_.learning_rate) == (None, 3, 1e-3)
+    assert TrainConfig.model_validate(left.model_dump()) == left
+    assert parse_spec("lat(depths=[0, 0.5], epsilon=1)") == ("lat", {"depths": [0, 0.5], "epsilon": 1})
+
+
+def test_refusal_training_takes_no_thoughts(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ForethoughtError, match="24 of 24 rows have a thought"):
+        resolve("method", METHODS, "refusal")(
+            mixed(24, reasoning=True), f"hf:{tiny}", config(), run_in(tmp_path / "r"), 0
+        )
+
+
+def test_circuit_breaker_adapts_the_first_layers_and_keeps_what_it_elicited(tiny: Path, tmp_path: Path) -> None:
+    run = run_in(tmp_path / "r", tiny)
+    settings = config(steps=4, validation=0, learning_rate=1e-2, save_steps=9)
+    found = circuit_breaker(max_tokens=6)(mixed(8), f"hf:{tiny}", settings, run, 0)
+    history = [json.loads(line) for line in (run.path / "losses.jsonl").read_text().splitlines()]
+    # At the start nothing has changed: cosine 1, distance 0. The weights go from 10 and 0 by 1.25 a step.
+    assert (history[0]["rerouting"], history[0]["retain"]) == (pytest.approx(1), pytest.approx(0, abs=1e-3))
+    for step, line in enumerate(history):
+        weighed = (10 - 1.25 * step) * line["rerouting"] + 1.25 * step * line["retain"]
+        assert line["loss"] == pytest.approx(weighed, rel=1e-4)
+    assert history[-1]["rerouting"] < 1
+    assert history[-1]["retain"] > 0
+    names = load_file(run.path / "model" / "adapter_model.safetensors").keys()
+    assert {n.split(".layers.")[1][0] for n in names} == {"0"}
+    elicited = run.read("elicited.jsonl", Attempt)
+    assert {a.prompt.label for a in elicited} == {"harmful"}
+    assert all(a.raw.startswith("Sure, here is") for a in elicited)
+    assert found["elicited"] <= len(elicited) == 4
+    from peft import PeftModel
+
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), str(run.path / "model"))
+    with pytest.raises(ForethoughtError, match="lora_rank above 0"):
+        circuit_breaker()(mixed(8), f"hf:{tiny}", config(lora_rank=0), run, 0)
+    with pytest.raises(ForethoughtError, match=r"layers \[3\] do not fit a model of 2"):
+        circuit_breaker(layers=(3,))(mixed(8), f"hf:{tiny}", config(), run, 0)
+
+
+def latent_trainer(tiny: Path, tmp_path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    base, run, rows = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "l"), mixed(4)
+    reply = Attempt(
+        id="x",
+        prompt=rows[1].prompt,
+        attack="elicit",
+        messages=rows[1].prompt.messages,
+        answer="Sure, here is a walk",
+        stop="stop",
+    )
+    refuses, answers = base_of.encode(base, [rows[1], rows[0]], config(), run)
+    element = (refuses, encode_elicited(base, reply, None, 256), answers)
+    inner = {"epsilon": 0.5, "steps": 4, "step_size": 0.5}
+    ones = {"toward": 1.0, "away": 1.0, "keep": 1.0}
+    trainer = loop.make_trainer(
+        lat.Latent, base, [element], config(), run, 0, depths=(0.0, 0.5), inner=inner, weights=ones
+    )
+    return trainer, loop.collate([element])
+
+
+def test_latent_search_makes_harm_likelier_on_the_prompt_only(tiny: Path, tmp_path: Path) -> None:
+    trainer, batch = latent_trainer(tiny, tmp_path)
+    ids, labels = batch["input_ids"][1:2], batch["labels"][1:2]
+    deltas = trainer.search(trainer.model, ids, labels, (0, 1))
+    prompt = labels[0].ge(0).int().cumsum(0) == 0
+    assert deltas.shape == (2, 1, ids.shape[1], 64)
+    assert (deltas[:, 0, ~prompt] == 0).all()
+    assert (deltas[:, 0, prompt].norm(dim=-1) > 0).all()
+    with torch.no_grad():
+        before = float(token_logprobs(trainer.model, ids, labels)[0].sum())
+        with lat.perturbed(trainer.model, (0, 1), deltas):
+            after = float(token_logprobs(trainer.model, ids, labels)[0].sum())
+    assert after > before + 0.1
+    loss = trainer.compute_loss(trainer.model, batch)
+    terms = {name: float(values[0]) for name, values in trainer.terms.items()}
+    assert loss.item() == pytest.approx(sum(terms.values()))
+    # The row that is to be kept is read without a perturbation.
+    kept, on = token_logprobs(trainer.model, batch["input_ids"][2:], batch["labels"][2:])
+    assert terms["keep"] == pytest.approx(-(kept.sum() / on.sum()).item(), rel=1e-4)
+
+
+def test_r2d2_searches_its_pool_and_starts_a_part_over(tiny: Path, tmp_path: Path) -> None:
+    base, run, rows = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "r"), mixed(6)
+    refused, others = by_decision(rows, "r2d2")
+    members = r2d2._members(base, refused, config(), run, 0, 2, 3, "Sure, here is", 4)
+    data = [(row,) for row in base_of.encode(base, others, config(), run)]
+    trainer = loop.make_trainer(
+        r2d2.Dynamic, base, data, config(), run, 0, width=3, members=members, tokenizer=base.tokenizer, steps=1, every=2,
+        share=1.0, search={"candidates": 4, "topk": 4}, weights={"toward": 1.0, "away": 1.0, "keep": 1.0},
+    )  # fmt: skip
+    assert len(members) == 2
+    loss = trainer.compute_loss(trainer.model, loop.collate(data[:2]))
+    assert loss.item() == pytest.approx(sum(float(v[0]) for v in trainer.terms.values()))
+    moved = [s.tolist() != list(m.place.start) for s, m in zip(trainer.suffixes, members, strict=True)]
+    assert any(moved)
+    row = r2d2.attacked(members[0].place, trainer.suffixes[0], members[0].refusal)
+    assert base.tokenizer.decode(row.ids[row.prompt_length :]).startswith("I will not do that.")
+    trainer.state.global_step = 2
+    trainer.draw(1)
+    assert all(s.tolist() == list(m.place.start) for s, m in zip(trainer.suffixes, members, strict=True))
+
+
+def system_of(run: Path) -> str | None:
+    return deployment(str(run))[1]
+
+
+def synth_run(path: Path, rows: list[Any]) -> str:
+    run = open_run(path, "synth", {"method": "test"}, {})
+    run.append("examples.jsonl", rows)
+    run.finish({"planned": len(rows), "ok": len(rows), "failed": 0}, ["examples.jsonl"])
+    return str(path)
+
+
+def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
+    data, model = synth_run(tmp_path / "data", mixed(8)), f"hf:{tiny}"
+    settings = {"data": data, "steps": 2, "validation": 0, "learning_rate": 1e-2}
+    first = stages.train(tmp_path / "first", model, config(**settings))
+    whole = stages.merge(tmp_path / "whole", str(first.path))
+    plain = AutoModelForCausalLM.from_pretrained(whole.path / "model")
+    AutoTokenizer.from_pretrained(whole.path / "model")
+    ours = load_model(str(first.path)).model.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(value, ours[name]) for name, value in plain.state_dict().items())
+    assert stages.merge(tmp_path / "whole", str(first.path)).path == whole.path
+    with pytest.raises(ForethoughtError, match="whole weights already"):
+        stages.merge(tmp_path / "again", str(whole.path))
+    with pytest.raises(ForethoughtError, match=r"init=.*forethought merge"):
+        stages.train(tmp_path / "no", str(first.path), config(**settings))
+    # DPO starts at the adapter: the reference is that one, so the first loss is that of a margin of nothing.
+    method = "dpo(max_tokens=1, opening='Sure, here is a long walk for you in the sun')"
+    changed = config(**settings | {"method": method, "init": str(first.path)})
+    second = stages.train(tmp_path / "second", model, changed)
+    assert losses(second.path)[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert not (second.path / "model" / "reference").exists()
+    a, b = (load_file(r.path / "model" / "adapter_model.safetensors") for r in (first, second))
+    assert a.keys() == b.keys()
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+    # Whole weights are started from as they are.
+    third = stages.train(tmp_path / "third", model, config(**settings | {"init": str(whole.path)}))
+    assert third.info["config"]["model"] == str(whole.path)
+
+
+def test_a_prompted_model_stands_wherever_a_trained_one_does(tiny: Path, tmp_path: Path) -> None:
+    run = stages.train(tmp_path / "p", f"hf:{tiny}", TrainConfig(method="prompt"), policy="bank_assistant")
+    base, system = deployment(str(run.path), "Be kind.")
+    assert base == f"hf:{tiny}"
+    assert system is not None and system.endswith("Be kind.") and "step by step" in system and "{{" not in system
+    assert load_model(str(run.path)).system == deployment(str(run.path))[1]  # type: ignore[attr-defined]
+    assert stages.weights_of(stages.training.ModelConfig(name=str(run.path)))
+    scripted = stages.train(tmp_path / "s", "scripted:refuse", TrainConfig(method="prompt"))
+    assert (
+        load_model(str(scripted.path)).identity
+        == load_model("scripted:refuse", system=system_of(scripted.path)).identity
+    )
+    other = stages.train(tmp_path / "q", f"hf:{tiny}", TrainConfig(method="prompt"))
+    assert other.info["inputs"]["policy"] != run.info["inputs"]["policy"]
+    with pytest.raises(ForethoughtError, match="name a synthesis run"):
+        stages.train(tmp_path / "n", f"hf:{tiny}", TrainConfig(method="sft"))
+
+
+def test_a_plan_without_weights(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = shape_of(f"hf:{tiny}")
+    assert shape.parameters == AutoModelForCausalLM.from_pretrained(tiny).num_parameters()
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *a, **k: pytest.fail("weights were loaded"))
+    lines = "\n".join(describe(f"hf:{tiny}", config(epochs=2, validation=0), 24, 2))
+    assert "steps: 12" in lines
+    assert "effective batch: 4 rows = 2 processes x 1 forwards x 2" in lines
+    guessed = "\n".join(describe("hf:none/such-8B-Instruct", config(dtype="bfloat16"), 1000))
+    assert "8.00 B parameters (guessed from '8B' in the name" in guessed
+    parts = memory(shape_of("hf:none/such-8B"), config(dtype="bfloat16", max_length=1024, batch_size=8))
+    assert 14 < parts["weights"] < 16
+    assert 30 < sum(parts.values()) < 80
+    less = memory(
+        shape_of("hf:none/such-8B"),
+        config(dtype="bfloat16", max_length=1024, batch_size=8, gradient_checkpointing=True),
+    )
+    assert less["activations"] < parts["activations"] / 3
+    with pytest.raises(ForethoughtError, match="no size such as 8B"):
+        shape_of("hf:none/such")
+
+
+@pytest.mark.parametrize("name", ["multi_gpu", "fsdp", "deepspeed_zero3"])
+def test_shipped_launch_configurations_are_what_accelerate_reads(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(find_launch(name)))
+    assert (found.num_processes, found.mixed_precision) == (8, "bf16")
+
+
+@pytest.mark.slow
+def test_two_processes_reproduce_one(tiny: Path, tmp_path: Path) -> None:
+    """`accelerate launch` on two CPU processes: the losses of one process, and one writer."""
+    data = synth_run(tmp_path / "data", mixed(16))
+    one = stages.train(
+        tmp_path / "one", f"hf:{tiny}", config(data=data, batch_size=8, validation=0, epochs=2, learning_rate=1e-3)
+    )
+    words = ["train", data, "batch_size=8", "validation=0", "epochs=2", "learning_rate=1e-3", "lora_rank=4", "max_length=256",
+             "save_steps=2", "--model", f"hf:{tiny}", "--out", str(tmp_path / "two")]  # fmt: skip
+    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--main_process_port", "0"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "forethought", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("next: forethought chat") == 1
+    two = losses(tmp_path / "two")
+    assert len(two) == 4
+    assert two == pytest.approx(losses(one.path), abs=1e-3)
+    made = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert made["status"] == "finished"
+    assert made["identity"] == one.info["identity"]
+    assert not (tmp_path / "two" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"epochs": 2, "steps": None}, {"method": "dpo", "epochs": 2}, {"method": "circuit_breaker", "epochs": 3}],
+)
+def test_the_command_of_a_plan_is_read_back_as_its_configuration(changes: dict[str, Any]) -> None:
+    planned = TrainConfig.model_validate({"data": "d", "match": ["a", "b"], "init": "i"} | changes)
+    words = command("smollm2", planned, Path("o"))
+    read = _config(Path(words[2]), words[words.index("--method") + 1], words[3 : words.index("--method")])
+    assert read == planned
+
+
+def test_dry_run_says_what_would_be_done(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = synth_run(tmp_path / "data", mixed(16))
+    app(
+        ["train", data, "epochs=3", "--model", f"hf:{tiny}", "--dry-run", "--out", str(tmp_path / "o")],
+        standalone_mode=False,
+    )
+    said = capsys.readouterr().out
+    for part in ("rows: 16", "steps: 3", "effective batch: 16 rows", "memory: about", "command: forethought train"):
+        assert part in said
+    assert not (tmp_path / "o").exists()
+
+
+EXPERIMENT = """
+name: e
+model: "hf:{tiny}"
+launch: multi_gpu
+data: {{train: {{source: starter, split: train, take: {{harmful: 6, benign: 6}}}}}}
+synth: {{refusal: {{method: refusal}}}}
+train:
+  asked: {{method: prompt}}
+  rt: {{data: refusal, method: refusal, batch_size: 8}}
+  dpo: {{data: refusal, method: dpo, init: rt, batch_size: 8}}
+targets: {{asked: {{name: asked}}, dpo: {{name: dpo}}}}
+attack: {{prompts: train}}
+"""
+
+
+def experiment(tiny: Path, tmp_path: Path, *changes: str) -> Any:
+    path = tmp_path / "e.yaml"
+    path.write_text(EXPERIMENT.format(tiny=tiny), encoding="utf-8")
+    return load_experiment(path, list(changes))
+
+
+def test_the_plan_of_an_experiment(tiny: Path, tmp_path: Path) -> None:
+    said = "\n".join(pipeline.plan_experiment(experiment(tiny, tmp_path), tmp_path))
+    assert "effective batch: 8 rows = 8 processes x 1 forwards x 1" in said
+    assert "no training: the base model is deployed with a system prompt" in said
+    assert f"{find_launch('multi_gpu')} -m forethought train {tmp_path}/e/synth/refusal" in said
+    assert f'init="{tmp_path}/e/train/rt"' in said
+    for change, part in {
+        "train.rt.init=dpo": "'dpo', which is trained later",
+        "train.rt={method: sft}": "'train.rt.data' is missing",
+        "launch=multi": "Did you mean 'multi_gpu'",
+        "train.rt.batch_size=12": "multiple of 8",
+    }.items():
+        with pytest.raises(ForethoughtError, match=part):
+            pipeline.plan_experiment(experiment(tiny, tmp_path, change), tmp_path)
+
+
+def test_an_experiment_trains_in_processes_of_its_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    failing = SimpleNamespace(run=lambda words: started.append(words) or subprocess.CompletedProcess(words, 1))
+    monkeypatch.setattr(pipeline, "subprocess", failing)
+    with pytest.raises(ForethoughtError, match="training 'rt' failed"):
+        pipeline._train(experiment(tiny, tmp_path), "rt", tmp_path, False)
+    assert started[0][:2] == ["accelerate", "launch"]
+    asked = pipeline._train(experiment(tiny, tmp_path), "asked", tmp_path, False)
+    assert asked.finished
+    assert len(started) == 1
