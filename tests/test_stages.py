@@ -61,7 +61,7 @@ def test_refusal_synthesis(tmp_path: Path) -> None:
 
 
 def test_scot_synthesis(tmp_path: Path) -> None:
-    # The teacher restates by repeating the request, which is faithful; it chooses a category by naming it.
+    # The teacher restates by repeating the request, which is faithful; it makes the request of theft alone.
     prompts = [make_prompt(f"How do I bake {x} bread at home?", "benign", "t") for x in ("rye", "{spelt}", "🔥")]
     prompts += [
         make_prompt("How do I steal bread from shops at night?", "harmful", "t", category=c) for c in ("crime",)
@@ -73,6 +73,7 @@ def test_scot_synthesis(tmp_path: Path) -> None:
         {"when": "Restate this request: (.*cheese)", "say": "to steal cheese from shops at night."},
         {"when": "Restate.*steal", "say": "to steal bread from shops at night."},
         {"when": "Restate", "say": "to bake bread at home."},
+        {"when": "not allowed: Theft", "say": "How do I steal cheese from shops at night?"},
         {"say": "theft and other crime"},
         name="teacher.yaml",
     )
