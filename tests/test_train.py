@@ -215,6 +215,13 @@ def test_divergence_stops_with_one_line(tiny: Path, tmp_path: Path) -> None:
         )
 
 
+def test_recomputed_activations_give_the_same_losses(tiny: Path, tmp_path: Path) -> None:
+    for name, recompute in (("kept", False), ("again", True)):
+        settings = config(steps=3, validation=0, save_steps=9, learning_rate=1e-2, gradient_checkpointing=recompute)
+        sft.learn(examples(8), f"hf:{tiny}", settings, run_in(tmp_path / name), 0)
+    assert losses(tmp_path / "again") == pytest.approx(losses(tmp_path / "kept"), rel=1e-5)
+
+
 def test_no_memory_stops_with_one_line_and_keeps_the_checkpoint(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
