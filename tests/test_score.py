@@ -274,3 +274,11 @@ def test_a_template_that_opens_the_thought(tiny: Path) -> None:
 
 def _ask(prefix: str) -> Any:
     return (yield Ask("target", user("x"), prefix, sampling=Sampling(max_tokens=2)))
+
+
+def test_an_attack_inside_the_model_is_not_scored_by_what_was_sent() -> None:
+    model = scripted({"say": NO})
+    for name in ("latent", "leetspeak+latent(steps=2)"):
+        found = one(model, attempt(attack=name, raw=YES, answer=YES, status="no_think"), False)
+        assert found.log_odds is None and "inside the model" in (found.error or "")
+    assert not model.asked
