@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
+from forethought.analysis.rates import applies
 from forethought.analysis.roc import (
     RESAMPLES,
     Auroc,
@@ -61,7 +62,7 @@ def tabulate(attempts: Iterable[Attempt], scores: Iterable[Score]) -> Table:
     odds = {s.attempt: s.log_odds for s in scores}
     found: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
     for a in attempts:
-        if not (a.error or "").startswith("not_applicable"):
+        if applies(a):
             found.setdefault((a.attack, a.prompt.label), []).append((a.prompt.base, odds.get(a.id)))
     attacks = dict.fromkeys(attack for attack, label in found if label == "harmful")
     table: Table = {}
