@@ -31,7 +31,8 @@ MEAN = "mean"
 
 
 class Separation(Record):
-    """One row: harmful requests under `attack` (`mean`: the mean over `attacks` attacks, the direct request not among them) against others.
+    """One row: harmful requests under `attack` against others. `mean` is the mean over the `attacks` attacks that have scores on
+    both sides, the direct request not among them.
 
     `loss` is the AUROC asked directly less this one, on the same prompts; None for the direct request itself. `operating` is the best
     threshold within an allowed over-refusal; 1 - its `tpr` is the share of harmful requests that pass there.
@@ -95,7 +96,7 @@ def separations(
                     operating=None if fpr is None else tpr_at(numbers(sides.positive), numbers(sides.negative), fpr),
                 )
             )
-        attacked = [sides for attack, sides in own.items() if attack != DIRECT]
+        attacked = [s for attack, s in own.items() if attack != DIRECT and all(map(numbers, s))]
         if len(attacked) > 1:
             pairs = [(own[DIRECT], sides) for sides in attacked] if DIRECT in own else []
             rows.append(
