@@ -21,7 +21,7 @@ from forethought.report.gather import write_report
 from forethought.run import Run, read_run
 from forethought.stages import attack, capability, judge, score, synth, train, unload
 from forethought.stages.attacking import others
-from forethought.stages.judging import models_behind
+from forethought.stages.judging import aimed_at, graded_inside, models_behind
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
 from forethought.train.plan import command, describe, shown
@@ -34,6 +34,8 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
     data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
     _check_plan(experiment, data, policy)
     base = ModelConfig(name=experiment.model)
+    for line in _aimed(experiment):
+        say(line)
     evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
     for name, s in experiment.synth.items():
         say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
@@ -115,7 +117,7 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     data = {name: load_prompts(config, experiment.seed) for name, config in experiment.data.items()}
     _check_plan(experiment, data, policy)
     launch, processes = _launch(experiment)
-    lines = []
+    lines = _aimed(experiment)
     for name, s in experiment.synth.items():
         lines.append(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
     for name, t in experiment.train.items():
@@ -138,7 +140,7 @@ def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Ru
     """One training run; in several processes where the experiment says so, and then read back."""
     config, out = _with_paths(experiment, name, home), home / "train" / name
     launch, _ = _launch(experiment)
-    if launch and config.data and not _is_finished(out):
+    if launch and config.data and (overwrite or not _is_finished(out)):
         unload()
         words = command(
             experiment.model, config, out, seed=experiment.seed, policy=experiment.policy, launch=launch
@@ -172,7 +174,13 @@ def _launch(experiment: Experiment) -> tuple[str, int]:
     if experiment.launch is None:
         return "", 1
     path = find_launch(experiment.launch)
-    return str(path), int(read_yaml(path, path.read_bytes()).get("num_processes", 1))
+    found = read_yaml(path, path.read_bytes())
+    count = found.get("num_processes", 1) if isinstance(found, dict) else None
+    if not isinstance(count, int) or count < 1:
+        raise ForethoughtError(
+            f"'{path}' is no accelerate configuration: it must be a YAML mapping, num_processes a whole number."
+        )
+    return str(path), count
 
 
 def _roles(config: SynthConfig) -> dict[str, str]:
@@ -191,6 +199,13 @@ def _behind(config: JudgeConfig) -> tuple[ModelConfig | None, dict[str, ModelCon
     return one, {name: ModelConfig(name=model) for name, model in config.models.items()}
 
 
+def _aimed(experiment: Experiment) -> list[str]:
+    """A line for each judge whose model also grades inside the attacks."""
+    config, behind = experiment.attack, models_behind(experiment.judge.judges, *_behind(experiment.judge))
+    roles = {r: m.model_dump() for r, m in others(ModelConfig(name=experiment.model), config).items()}
+    return [aimed_at(name, behind[name].name) for name in graded_inside(config.model_dump() | roles, behind)]
+
+
 def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
     """Every name an experiment refers to exists, before hours are spent."""
     for name, s in experiment.synth.items():
@@ -198,6 +213,7 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
         for spec in _roles(s).values():
             check_spec(spec)
+    _launch(experiment)
     before: list[str] = []
     for name, t in experiment.train.items():
         method, _ = parse_spec(t.method)
@@ -227,7 +243,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         raise ForethoughtError("'attack.attacks' must hold 'direct': over-refusal is measured on direct requests.")
     for spec in experiment.judge.judges:
         resolve("judge", JUDGES, spec)
-    models_behind(experiment.judge.judges, *_behind(experiment.judge))
+    for model in models_behind(experiment.judge.judges, *_behind(experiment.judge)).values():
+        check_spec(model.name)
     for spec in experiment.capability.tasks if experiment.capability else ():
         load_task(spec)[1].read()
     served = [name for name, t in experiment.targets.items() if t.name.startswith("openai:")]

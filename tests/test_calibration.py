@@ -254,6 +254,11 @@ def test_labelling_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert found["secretive", "careful"].hits == 4 - lost["secretive"]
     assert {m: found[m, "careful"].unscored for m in lost} == lost and len(words) == 8
     assert f"agrees on 1.000 ({wilson(4 - lost['plain'], 4 - lost['plain'])[0]:.3f}" in out  # type: ignore[index]
+    monkeypatch.chdir("j")
+    assert labelling.agree({(f"../{Path(run).name}", a): w for (run, a), w in words.items()}, [judged.path])
+    monkeypatch.chdir("..")
+    with pytest.raises(ForethoughtError, match="of which nothing was drawn to label"):
+        labelling.agree({("elsewhere", "direct/x/0"): "refused"}, [judged.path])
     with pytest.raises(ForethoughtError, match="may hold labels"):
         labelling.sample(runs, "sensitive", 8, Path("l.csv"))
     labelling.sample(runs, "sensitive", 8, Path("again.csv"))

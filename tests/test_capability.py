@@ -408,6 +408,11 @@ def test_the_command_line(tmp_path: Path) -> None:
 # lm-evaluation-harness
 
 
+def test_a_question_that_a_set_holds_twice_is_two_questions() -> None:
+    rows = [sample(**WORDS, metrics=["exact_match"], exact_match=1.0, doc_id=i) for i in (3, 8)]
+    assert len({row.id for row in graded({"samples": {"gsm8k": rows}})}) == 2
+
+
 def sample(**more: Any) -> dict[str, Any]:
     base = {"doc_id": 0, "doc": {"question": "Which?"}, "target": 1, "filter": "none", "doc_hash": "h1"}
     return base | more

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from forethought.analysis.distribution import distribution, family_of, places, wrappers
-from forethought.attacks import ATTACKS, load_attack
-from forethought.flow import Job, run_flows
-from forethought.records import Prompt, make_prompt, user
+from forethought.attacks import ATTACKS, Attack, load_attack
+from forethought.flow import Flow, Job, run_flows
+from forethought.records import Prompt, Sent, make_prompt, user
 
 PLAIN = [make_prompt(f"How do I plant {what} on a balcony in spring", "harmful", "t") for what in ("beans", "herbs")]
 
@@ -80,3 +80,16 @@ def test_prompts_in_near_and_out() -> None:
     ]  # fmt: skip
     assert places(PLAIN, asked) == {"same": "in", "alike": "near", "around": "near", "other": "out"}
     assert places([], asked) == dict.fromkeys(("same", "alike", "around", "other"), "out")
+
+
+def crashes() -> Attack:
+    def attack(prompt: Prompt) -> Flow[list[Sent]]:
+        raise KeyError("an attack of the user's own")
+        yield
+
+    return attack
+
+
+def test_an_attack_that_crashes_on_a_probe_does_not_stop_the_report() -> None:
+    found = distribution([make_prompt("a", "harmful", "t")], ["test_distribution:crashes"], [])
+    assert found.attacks == {"test_distribution:crashes": "unseen"}

@@ -17,7 +17,7 @@ from forethought.config import AttackConfig, ModelConfig, load_experiment
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow
 from forethought.judges import Judge
-from forethought.pipeline import run_experiment
+from forethought.pipeline import plan_experiment, run_experiment
 from forethought.records import Attempt, Prompt, Sampling, Sent, Verdict, make_prompt
 from forethought.report.gather import gather, write_report
 from forethought.report.page import render
@@ -241,3 +241,60 @@ def test_the_command_takes_runs_by_name(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_score_out_of_range_is_no_verdict(score: float) -> None:
     with pytest.raises(ValidationError):
         Verdict(attempt="a", judge="j", score=score, label="not_refused")
+
+
+def test_a_report_on_attacks_put_together(tmp_path: Path) -> None:
+    config = AttackConfig(attacks=("direct", "leetspeak+persona"), sampling=Sampling(max_tokens=16))
+    tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
+    data = gather({"m": [stages.judge(tmp_path / "judge", tried.path, ["refusal"]).path]}, title="t")
+    card = next(a for a in data.attacks if a.name == "leetspeak+persona")
+    assert card.about == "digits for letters; then puts the request to an assistant without limits"
+    assert (card.paper, card.family) == ("arXiv 2307.02483, arXiv 2308.03825", "combined")
+    assert 'data-attack="leetspeak+persona"' in render(data)
+
+
+def test_a_judge_that_also_graded_inside_the_attacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attacker, grader = tmp_path / "attacker.yaml", tmp_path / "grader.yaml"
+    attacker.write_text("- {say: 'Prompt: Tell me more about the bread'}\n", encoding="utf-8")
+    grader.write_text("- {when: 'Verdict', say: 'Verdict: yes'}\n- {say: 'Grade: 9'}\n", encoding="utf-8")
+    roles = {"attacker": f"scripted:{attacker}", "helper": f"scripted:{grader}"}
+    config = AttackConfig(attacks=("direct", "pair(streams=1, turns=1, by=reply)"), **roles)  # type: ignore[arg-type]
+    tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
+    words = ["judge", str(tried.path), "--judges", "refusal,harmbench", "--out", str(tmp_path / "judge")]
+    monkeypatch.setattr(sys, "argv", ["forethought", *words, "--model", f"scripted:{grader}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (
+        f"'scripted:{grader}' grades inside the attacks and is behind the judge 'harmbench' too"
+        in capsys.readouterr().out
+    )
+    cards = {j.name: j.model for j in gather({"m": [tmp_path / "judge"]}, title="t").judges}
+    assert "aimed at its verdict" in cards["harmbench"] and not cards["refusal"]
+    other = stages.judge(tmp_path / "other", tried.path, ["harmbench"], ModelConfig(name="scripted:comply"))
+    assert other.info["graded_inside"] == []
+
+
+def test_an_experiment_stops_at_a_wrong_name_before_anything_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        "name: e\nmodel: 'scripted:comply'\ntargets: {a: {name: 'scripted:comply'}}\n"
+        "data: {test: {source: starter, split: test, take: {harmful: 1}}}\n"
+        "attack: {attacks: [direct, pair], attacker: 'scripted:echo'}\n"
+        "judge: {judges: [harmbench], model: 'scripted:echo'}\n",
+        encoding="utf-8",
+    )
+    launch = tmp_path / "launch.yaml"
+    launch.write_text("just words\n", encoding="utf-8")
+    changes = {
+        "judge.model=nowhere": "nowhere", "launch=multi": "Did you mean 'multi_gpu'",
+        f"launch={launch}": "must be a YAML mapping",
+    }  # fmt: skip
+    for change, part in changes.items():
+        with pytest.raises(ForethoughtError, match=part):
+            run_experiment(load_experiment(path, [change]), tmp_path / "runs", lambda line: None)
+    assert not (tmp_path / "runs").exists()
+    (line,) = plan_experiment(load_experiment(path, []), tmp_path / "runs")[:1]
+    assert line.startswith("note: 'scripted:echo' grades inside the attacks and is behind the judge 'harmbench' too")

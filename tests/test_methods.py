@@ -105,6 +105,8 @@ def test_flipped_pairs_share_all_but_the_decision(tiny: Path, tmp_path: Path) ->
 
 
 def test_sides_repeat_the_shorter_one() -> None:
+    with pytest.raises(ForethoughtError, match="no row is left on one side"):
+        side_by_side([], ["a"], 0)
     pairs = side_by_side([1, 2], ["a", "b", "c", "d", "e"], 0)
     assert sorted(b for _, b in pairs) == ["a", "b", "c", "d", "e"]
     assert [a for a, _ in pairs].count(1) in (2, 3)

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from forethought import stages
 from forethought.analysis.log_odds import log_odds, refusing, score_flow, thinks
-from forethought.analysis.separation import comparisons, separations, tabulate
+from forethought.analysis.roc import Sides
+from forethought.analysis.separation import Table, comparisons, separations, tabulate
 from forethought.chat import decision_point
 from forethought.cli import app
 from forethought.config import AttackConfig, ModelConfig
@@ -274,3 +275,21 @@ def test_a_template_that_opens_the_thought(tiny: Path) -> None:
 
 def _ask(prefix: str) -> Any:
     return (yield Ask("target", user("x"), prefix, sampling=Sampling(max_tokens=2)))
+
+
+def test_an_attack_inside_the_model_is_not_scored_by_what_was_sent() -> None:
+    model = scripted({"say": NO})
+    for name in ("latent", "leetspeak+latent(steps=2)"):
+        found = one(model, attempt(attack=name, raw=YES, answer=YES, status="no_think"), False)
+        assert found.log_odds is None and "inside the model" in (found.error or "")
+    assert not model.asked
+
+
+def test_a_mean_says_how_many_attacks_are_in_it() -> None:
+    scored, nothing = Sides([("a", 2.0), ("b", 1.0)], [("c", 0.0), ("d", 1.5)]), Sides([("a", None)], [("c", None)])
+    table: Table = {("benign", name): scored for name in ("direct", "persona", "rot13")}
+    rows = {s.attack: s for s in separations("m", {**table, ("benign", "latent"): nothing})}
+    assert rows["mean"].attacks == 2 and rows["mean"].auroc == next(
+        s.auroc for s in separations("m", table) if s.attack == "mean"
+    )
+    assert rows["latent"].auroc.value is None

@@ -14,7 +14,6 @@ from typing import Literal
 from forethought.attacks import FAMILIES, load_attack
 from forethought.attacks.compose import split_spec
 from forethought.data.overlap import find_leaks, normalise
-from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Rng
 from forethought.records import Messages, Prompt, Record, Sent, make_prompt
 from forethought.registry import parse_spec
@@ -123,7 +122,8 @@ def sent_by(spec: str, request: str, seed: int = 0) -> list[str]:
     except StopIteration as stop:
         sent: list[Sent] = stop.value
         return [_text(one.messages) for one in sent]
-    except (AskFailed, ForethoughtError):  # It does not apply, or cannot be loaded here: known by name and style only.
+    except Exception:
+        # It does not apply, cannot be loaded here, or crashes, as an attack of the user's own may: known by name and style only.
         return []
 
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from forethought.attacks import beyond_text
 from forethought.chat import CLOSE, decision_point, raw_reply, split
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Flow, Logprobs
@@ -23,6 +24,7 @@ from forethought.records import Attempt, Look, Reply, Sampling, Score
 
 PACKAGE = "forethought.analysis"
 NEEDS = "Attack a local model (smollm2, hf:ID_OR_PATH, a training run) and score that run."
+INSIDE = "unsupported: the attack is inside the model, and what was sent does not show it"
 # A model that thinks does so in nearly every reply, another in none; half is far from both.
 MOST = 0.5
 # Less than this is not told from zero by logits in single precision.
@@ -62,10 +64,14 @@ def score_flow(attempt: Attempt, thinking: bool, samples: int, sampling: Samplin
 
     A plain model is looked at where its answer begins. One that thinks is looked at after its thought: for one sample the attempt's
     own thought, where it is whole, or else the greedy one; for more, thoughts drawn with `sampling`. Where the prefix has closed the
-    thought already there is nothing to draw. A thought that never closes is a look without a score.
+    thought already there is nothing to draw. A thought that never closes is a look without a score, and an
+    attack inside the model (`latent`) leaves its attempts unscored.
     """
     if attempt.error is not None:
         return Score(attempt=attempt.id, log_odds=None, error=attempt.error)
+    if beyond_text(attempt.attack):
+        # At its messages the model would be looked at as it is, unattacked.
+        return Score(attempt=attempt.id, log_odds=None, error=INSIDE)
     looks: list[Look] = []
     if not thinking or CLOSE in attempt.prefix:
         looks.append((yield from _look(attempt, attempt.prefix)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
+from forethought.analysis.rates import applies
 from forethought.analysis.roc import (
     RESAMPLES,
     Auroc,
@@ -30,7 +31,8 @@ MEAN = "mean"
 
 
 class Separation(Record):
-    """One row: harmful requests under `attack` (`mean`: the mean over `attacks` attacks, the direct request not among them) against others.
+    """One row: harmful requests under `attack` against others. `mean` is the mean over the `attacks` attacks that have scores on
+    both sides, the direct request not among them.
 
     `loss` is the AUROC asked directly less this one, on the same prompts; None for the direct request itself. `operating` is the best
     threshold within an allowed over-refusal; 1 - its `tpr` is the share of harmful requests that pass there.
@@ -61,7 +63,7 @@ def tabulate(attempts: Iterable[Attempt], scores: Iterable[Score]) -> Table:
     odds = {s.attempt: s.log_odds for s in scores}
     found: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
     for a in attempts:
-        if not (a.error or "").startswith("not_applicable"):
+        if applies(a):
             found.setdefault((a.attack, a.prompt.label), []).append((a.prompt.base, odds.get(a.id)))
     attacks = dict.fromkeys(attack for attack, label in found if label == "harmful")
     table: Table = {}
@@ -94,7 +96,7 @@ def separations(
                     operating=None if fpr is None else tpr_at(numbers(sides.positive), numbers(sides.negative), fpr),
                 )
             )
-        attacked = [sides for attack, sides in own.items() if attack != DIRECT]
+        attacked = [s for attack, s in own.items() if attack != DIRECT and all(map(numbers, s))]
         if len(attacked) > 1:
             pairs = [(own[DIRECT], sides) for sides in attacked] if DIRECT in own else []
             rows.append(

@@ -136,6 +136,11 @@ def needed(spec: str) -> str:
     return " and ".join(dict.fromkeys(e.needs for e in entries if e and e.needs))
 
 
+def beyond_text(spec: str) -> bool:
+    """Whether an attack changes the model itself while it replies, so that what it sends does not show the attack."""
+    return any(_table_name(part) == "latent" for part in split_spec(spec))
+
+
 def cost_of(entry: Entry) -> str:
     """What an attack costs a prompt, as a class: `1 query`, `n queries`, `attacker` (and its queries) or `weights`."""
     if "weights" in entry.needs:

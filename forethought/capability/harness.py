@@ -99,7 +99,8 @@ def _rows(task: str, sample: dict[str, Any]) -> Iterable[Graded]:
         yield Graded(
             task=f"harness:{task}",
             mode=f"{measure},{sample['filter']}",
-            id=str(sample["doc_hash"]),
+            # Some sets hold a question twice: its place tells the two apart.
+            id=f"{sample['doc_id']}-{sample['doc_hash']}",
             question=str(sample["doc"].get("question") or sample["doc"].get("query") or ""),
             gold=str(sample["target"]),
             given=None if listed else str(replies[0]),

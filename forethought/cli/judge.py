@@ -54,11 +54,14 @@ def judge(
         return
     assert attempts is not None
     from forethought import stages
+    from forethought.stages.judging import aimed_at
 
     where = out or attempts.with_name(f"{attempts.name}-judged")
     spoken = stages.judge(where, attempts, commas(judges), *_models(model, models), seed=seed, overwrite=overwrite)
     for key, count in spoken.info["counts"].items():
         print(f"  {key}: {count}")
+    for name in spoken.info["graded_inside"]:
+        print(aimed_at(name, spoken.info["config"]["models"][name]["name"]))
     wrote(spoken.path, f"forethought report {spoken.path}")
 
 

@@ -26,6 +26,7 @@ from forethought.run import Run, explain_disk, write_text
 
 # Transcripts on the page: at most so many of an attack and label, and no more than about so many in all.
 SHOWN_PER_CELL, SHOWN = 8, 1500
+AIMED = " (which also graded inside the attacks: they were aimed at its verdict)"
 Runs = Mapping[str, Sequence[Path]]  # The runs of each model: at least one judge run.
 
 
@@ -197,10 +198,11 @@ def _attack_card(spec: str) -> AttackCard:
 def _judge_card(spec: str, model: ModelRuns) -> JudgeCard:
     entry = JUDGES.get(parse_spec(spec)[0])
     behind = [run.info["config"]["models"].get(spec) for run in model.runs["judge"]]
+    aimed = any(spec in run.info.get("graded_inside", ()) for run in model.runs["judge"])
     return JudgeCard(
         name=spec,
         about=entry.about if entry else "a custom judge",
         paper=entry.paper if entry else "",
         knows=knows(spec),
-        model=next((str(m["name"]) for m in behind if m), ""),
+        model=next((str(m["name"]) for m in behind if m), "") + (AIMED if aimed else ""),
     )

@@ -133,7 +133,8 @@ def differences(data: ReportData) -> View:
         "made": len([c for c in data.differences if c.difference.p is not None]),
         "made_by_attack": len([c for c in data.by_attack if c.difference.p is not None]),
         "sure": [
-            len([c for c in t if (c.difference.corrected or 1) < 0.05]) for t in (data.differences, data.by_attack)
+            len([c for c in t if c.difference.corrected is not None and c.difference.corrected < 0.05])
+            for t in (data.differences, data.by_attack)
         ],
         "rows": _lines(data, data.differences),
         "by_attack": _lines(data, data.by_attack),

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from forethought.attacks import HELPED, needed
 from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError, nearest
 from forethought.flow import Done, Job
@@ -29,7 +31,8 @@ def judge(
 ) -> Run:
     """Let judges speak on every attempt of an attack run: `verdicts.jsonl` beside it, never into it. Asks no target.
 
-    `model` is behind the judges that ask one, except where `models` names another for a judge.
+    `model` is behind the judges that ask one, except where `models` names another for a judge. Judges whose model also graded inside
+    the attacks are named in the run's `graded_inside`, for the report to say so.
     """
     source = read_run(attempts_run, "attack")
     named: dict[str, Judge] = {spec: resolve("judge", JUDGES, spec) for spec in judges}
@@ -46,7 +49,11 @@ def judge(
     attempts = source.read("attempts.jsonl", Attempt)
     verdicts = let_speak(run, [(name, speak, a) for name, speak in named.items() for a in attempts], behind, seed)
     unscored = sum(v.score is None for v in verdicts)
-    run.finish({"planned": len(verdicts), "ok": len(verdicts) - unscored, "failed": unscored}, ["verdicts.jsonl"])
+    aimed = graded_inside(source.info["config"], behind)
+    for name in aimed:
+        run.log(aimed_at(name, behind[name].name))
+    counts = {"planned": len(verdicts), "ok": len(verdicts) - unscored, "failed": unscored}
+    run.finish(counts, ["verdicts.jsonl"], graded_inside=aimed)
     return run
 
 
@@ -97,6 +104,23 @@ def models_behind(
         elif entry is not None:
             raise ForethoughtError(f"the judge '{spec}' needs {entry.needs}. Name one: --model MODEL, or judge.model.")
     return behind
+
+
+def graded_inside(attacks: Mapping[str, Any], behind: Mapping[str, ModelConfig]) -> list[str]:
+    """The judges whose model also graded inside attacks, so that these were aimed at the verdict. `attacks` are the settings of an
+    attack run, with its `helper` as a model."""
+    helper = attacks.get("helper")
+    if not isinstance(helper, dict) or not any(HELPED in needed(spec) for spec in attacks["attacks"]):
+        return []
+    return [judge for judge, model in behind.items() if model.name == helper["name"]]
+
+
+def aimed_at(judge: str, model: str) -> str:
+    """What to say of such a judge."""
+    return (
+        f"note: '{model}' grades inside the attacks and is behind the judge '{judge}' too, so that they are aimed at its verdict. "
+        "Name another model for the judge."
+    )
 
 
 def verdict_of(done: Done[Verdict], judge: str, attempt: Attempt) -> Verdict:

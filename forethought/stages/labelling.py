@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.analysis.calibration import UNSCORED, Agreement, agreement, judged_word
-from forethought.analysis.rates import Rate, rate
+from forethought.analysis.rates import Rate, applies, rate
 from forethought.data.files import read_rows
 from forethought.data.human_labels import KINDS, KindName
 from forethought.errors import ForethoughtError
@@ -53,9 +53,7 @@ def sample(runs: Sequence[Path], label: Label, n: int, out: Path, *, seed: int =
     found: dict[str, dict[str, Attempt]] = {}
     for path in runs:
         attempts = read_run(path, "attack").read("attempts.jsonl", Attempt)
-        found[str(path)] = {
-            a.id: a for a in attempts if a.prompt.label == label and not (a.error or "").startswith("not_applicable")
-        }
+        found[str(path)] = {a.id: a for a in attempts if a.prompt.label == label and applies(a)}
     rng = random.Random(int(digest(seed, "hand labels", label), 16))
     ids = sorted({id for there in found.values() for id in there})
     rng.shuffle(ids)
@@ -111,11 +109,19 @@ def count(labels: Path, key: Path) -> tuple[list[HandRate], dict[tuple[str, str]
 
 
 def agree(words: dict[tuple[str, str], str], judged: Iterable[Path]) -> dict[str, Agreement]:
-    """How far the judges of these runs agree with the words, over what people labelled; judges of anything else are left out."""
+    """How far the judges of these runs agree with the words, over what people labelled; judges of anything else are left out.
+
+    ForethoughtError for a judge run of attempts of which none was drawn."""
     pairs: dict[str, list[tuple[str, str]]] = {}
+    drawn = {Path(run).resolve(): run for run, _ in words}
     for path in judged:
         run = read_run(path, "judge")
-        source = run.info["config"]["attempts"]
+        attempts = run.info["config"]["attempts"]
+        source = drawn.get(Path(attempts).resolve())
+        if source is None:
+            raise ForethoughtError(
+                f"{path} judges {attempts}, of which nothing was drawn to label. Drawn was from {', '.join(map(str, drawn.values()))}."
+            )
         for verdict in run.read("verdicts.jsonl", Verdict):
             word = words.get((source, verdict.attempt), UNSCORED)
             if word != UNSCORED and meaning(verdict.judge) in YES:

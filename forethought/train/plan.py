@@ -16,7 +16,7 @@ from forethought.registry import parse_spec
 from forethought.train.rows import count_steps, per_forward
 
 GIB = 2**30
-# Rows a method reads side by side, and adapters on a part of the layers only.
+# Rows a method reads side by side.
 WIDTH = {"circuit_breaker": 2, "dpo": 2, "lat": 3, "r2d2": 3}
 SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
 

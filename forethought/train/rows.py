@@ -37,7 +37,12 @@ def by_decision(examples: Sequence[Example], method: str) -> tuple[list[Example]
 
 
 def side_by_side(first: Sequence[A], second: Sequence[B], seed: int) -> list[tuple[A, B]]:
-    """Pairs of both, each side in an order drawn by `seed`; the shorter side is repeated."""
+    """Pairs of both, each side in an order drawn by `seed`; the shorter side is repeated.
+    ForethoughtError where one side is empty."""
+    if not first or not second:
+        raise ForethoughtError(
+            "no row is left on one side of the pairs: all are longer than max_length. Raise max_length."
+        )
     rng = generator_for(seed, "pairs")
     one, two = (rng.sample(range(len(side)), len(side)) for side in (first, second))
     return [(first[one[i % len(one)]], second[two[i % len(two)]]) for i in range(max(len(one), len(two)))]

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def _is_whole(path: Path) -> bool:
         if any(path.glob("global_step*")) or any(path.glob("*_fsdp*")) or any(path.glob("optimizer_*")):
             return True
         torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError):
+    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError):
         return False
     parts = (path.glob("*.safetensors"), path.glob("rng_state*.pth"))
     return (path / "scheduler.pt").exists() and all(any(part) for part in parts)
