@@ -118,4 +118,7 @@ def _report(made: Any) -> None:
         print(f"  {reason}: {count}")
     for label, found in made.info.get("blind", {}).items():
         print(f"  teacher without the label, {label}: {found.get('right', 0)} of {found['n']} right")
-    wrote(made.path, f"read {made.path}/sheet.md, then: forethought train {made.path}")
+    if made.info["counts"]["ok"]:
+        wrote(made.path, f"read {made.path}/sheet.md, then: forethought train {made.path}")
+    else:
+        wrote(made.path, f"no row was kept, so there is nothing to train on: read why in {made.path}/rejected.jsonl")

@@ -109,6 +109,8 @@ def _source_of(text: str) -> DataConfig:
     if name in public_sets():
         return DataConfig(source=name, path=rest or None)
     kind = Path(text).suffix.lstrip(".")
+    if rest and not Path(text).exists() and Path(rest).exists():
+        raise ForethoughtError(f"no public set '{name}' to read '{rest}' as.{nearest(name, sorted(public_sets()))}")
     if kind in SOURCES:
         return DataConfig(source=kind, path=text)
     raise ForethoughtError(

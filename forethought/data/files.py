@@ -82,13 +82,15 @@ def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt
             f"column '{column}' is empty" if column in row else f"no column '{column}'.{nearest(column, map(str, row))}"
         )
         raise ForethoughtError(
-            f"{source}, row {number}: {what} Map it with columns.text=COLUMN.".replace("empty Map", "empty. Map")
+            f"{source}, row {number}: {what} Map it: --column text=COLUMN, or columns.text=COLUMN in an experiment.".replace(
+                "empty Map", "empty. Map"
+            )
         )
     label = values.pop("label", None)
     if label not in LABELS:
         raise ForethoughtError(
             f"{source}, row {number}, column '{config.columns.get('label', 'label')}': label {label!r} is none of "
-            f"{', '.join(LABELS)}. Set one for all rows with values.label=harmful."
+            f"{', '.join(LABELS)}. Set one for all rows: --value label=harmful, or values.label=harmful in an experiment."
         )
     try:
         text = values.pop("text", None)

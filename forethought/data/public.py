@@ -75,7 +75,7 @@ def copy_or_hub_rows(
     try:
         return hub_rows(hub, subset, split, **(options or {}))
     except ForethoughtError as error:
-        raise ForethoughtError(f"{error} A local copy will do: {name}:PATH.") from error
+        raise ForethoughtError(f"{str(error).rstrip('.')}. A local copy will do: {name}:PATH.") from error
 
 
 def is_about_minors(text: str) -> bool:

@@ -89,6 +89,12 @@ def locate_weights(spec: str) -> tuple[str, Path | None]:
         return str(base), path
     if path.exists():
         raise ForethoughtError(f"{spec} holds no model: neither a finished training run nor a peft adapter.")
+    if spec.partition(":")[0] in ("openai", "scripted"):
+        raise ForethoughtError(f"'{spec}' has no weights here. Name smollm2, hf:ID or a training run.")
+    if "/" in spec and ":" not in spec:
+        raise ForethoughtError(
+            f"no run or adapter at '{spec}'. Make that training run first, or check the path; a model of the hub is hf:ID."
+        )
     raise ForethoughtError(
         f"unknown model '{spec}'. Write smollm2, hf:ID_OR_PATH, openai:MODEL@URL, scripted:NAME, or the path of a "
         f"training run.{nearest(spec.partition(':')[0], KINDS if ':' in spec else ['smollm2'])}"

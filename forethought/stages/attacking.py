@@ -83,7 +83,9 @@ def attack(
     if attempts and all((a.error or "").startswith(("refused_by_server", "bad_reply")) for a in attempts):
         write_records(run.path / "attempts.jsonl", [])
         raise ForethoughtError(f"the server answered none of {failed} attempts. The first: {attempts[0].error}")
-    run.finish({"planned": len(planned), "ok": len(attempts) - failed, "failed": failed}, ["attempts.jsonl"])
+    reasons = Counter(f"failed, {a.error}"[:120] for a in attempts if a.error is not None)
+    counts = {"planned": len(planned), "ok": len(attempts) - failed, "failed": failed, **dict(reasons.most_common(8))}
+    run.finish(counts, ["attempts.jsonl"])
     return run
 
 

@@ -7,12 +7,14 @@ import os
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, locate_weights
-from forethought.registry import parse_spec
+from forethought.registry import parse_spec, resolve
+from forethought.train import METHODS
 from forethought.train.rows import count_steps, per_forward
 
 GIB = 2**30
@@ -33,6 +35,7 @@ class Shape:
     known: str
 
 
+@cache  # A hub that cannot be reached is waited for once, not for every training of an experiment.
 def shape_of(model: str) -> Shape:
     """Read from the model's configuration; where that cannot be reached, from the size in its name. ForethoughtError where neither
     says it."""
@@ -110,6 +113,7 @@ def describe(model: str, config: TrainConfig, rows: int, processes: int = 1) -> 
     method = parse_spec(config.method)[0]
     if method == "prompt":
         return ["no training: the base model is deployed with a system prompt"]
+    resolve("training method", METHODS, config.method)  # for its errors: a plan of what cannot run is no plan
     width = WIDTH.get(method, 2 if config.pairing else 1)
     forward = per_forward(config, width, processes)
     shared = config.batch_size // processes // forward

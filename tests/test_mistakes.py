@@ -1,0 +1,60 @@
+"""Mistakes of a stranger: one line that says what to do, and no plan or hint that cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forethought.cli import main
+from forethought.config import DataConfig, TrainConfig
+from forethought.data import load_prompts, parse_data
+from forethought.errors import ForethoughtError
+from forethought.models import check_spec
+from forethought.train.plan import describe
+
+
+@pytest.mark.parametrize("method", ["sftt", "lat(nosuch=1)"])
+def test_a_plan_of_what_cannot_run_is_refused(method: str) -> None:
+    with pytest.raises(ForethoughtError, match=r"sftt|nosuch"):
+        describe("smollm2", TrainConfig(method=method), 10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [("runs/none/train/scot", "Make that training run first"), ("nosuch", "unknown model")],
+)
+def test_a_missing_model_says_what_to_do(spec: str, says: str) -> None:
+    with pytest.raises(ForethoughtError, match=says):
+        check_spec(spec)
+
+
+def test_a_misspelt_public_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt\nhi\n")
+    with pytest.raises(ForethoughtError, match="Did you mean 'xstest'"):
+        parse_data(f"xstests:{tmp_path / 'a.csv'}")
+
+
+def test_a_file_without_our_columns_names_the_options_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Goal\nhi\n")
+    config = DataConfig(source="csv", path=str(tmp_path / "a.csv"))
+    with pytest.raises(ForethoughtError, match="--column text=COLUMN"):
+        load_prompts(config)
+    with pytest.raises(ForethoughtError, match="--value label=harmful"):
+        load_prompts(config.model_copy(update={"columns": {"text": "Goal"}}))
+
+
+def test_a_run_that_kept_nothing_does_not_send_one_to_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "none")
+    words = ["forethought", "synth", "scot", "--model", "scripted:comply", "--take", "benign=1", "--out", out]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().out
+    assert left.value.code in (0, None) and "nothing to train on" in said and "then: forethought train" not in said
+    monkeypatch.setattr("sys.argv", ["forethought", "train", out, "--dry-run"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1 and "nothing to train on" in capsys.readouterr().err
