@@ -40,33 +40,39 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", plain))
 
 
-def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> Iterator[tuple[int, int, float]]:
-    """(i, j, similarity) of all normalised texts left[i], right[j] whose similarity is at least `near`."""
+def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> list[tuple[int, int, float]]:
+    """(i, j, similarity) of all normalised texts left[i], right[j] whose similarity is at least `near`; within one list, i < j."""
+    alone = right is left
     grams = [[_grams(t) for t in left]]
-    grams.append(grams[0] if right is left else [_grams(t) for t in right])
+    grams.append(grams[0] if alone else [_grams(t) for t in right])
     often = Counter(g for texts in grams for t in texts for g in t)
     index: dict[str, list[int]] = defaultdict(list)
     rarest = [_rarest(found, often, near) for found in grams[1]]
-    for j, chosen in enumerate(rarest):
+    for j, chosen in enumerate(rarest if not alone else ()):
         for gram in chosen:
             index[gram].append(j)
+    # Within one list the later text looks for earlier ones, so that no pair is looked at twice.
+    pairs = []
     for i, found in enumerate(grams[0]):
-        chosen = rarest[i] if right is left else _rarest(found, often, near)
-        candidates = {j for gram in chosen for j in index.get(gram, ())}
-        for j in sorted(candidates):
+        chosen = rarest[i] if alone else _rarest(found, often, near)
+        least, most = near * len(found), len(found) / near
+        for j in set().union(*(index.get(gram, ()) for gram in chosen)):
             other = grams[1][j]
-            if near * max(len(found), len(other)) <= min(len(found), len(other)):
+            if least <= len(other) <= most:
                 shared = len(found & other)
                 similarity = shared / (len(found) + len(other) - shared)
                 if similarity >= near:
-                    yield i, j, similarity
+                    pairs.append((j, i, similarity) if alone else (i, j, similarity))
+        for gram in chosen if alone else ():
+            index[gram].append(i)
+    return sorted(pairs)
 
 
 def near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[tuple[Prompt, Prompt, float]]:
     """Pairs of prompts that say nearly the same, the earlier one first. Wordings of one prompt, and the sides of a contrast pair, are
     meant to be alike and do not count."""
     texts = [normalise(p.text) for p in prompts]
-    pairs = ((prompts[i], prompts[j], s) for i, j, s in similar_pairs(texts, texts, near) if i < j)
+    pairs = ((prompts[i], prompts[j], s) for i, j, s in similar_pairs(texts, texts, near))
     return [
         (a, b, s)
         for a, b, s in pairs
