@@ -38,10 +38,14 @@ def standin(latency: float) -> Iterator[str]:
 
 
 def texts(n: int) -> list[str]:
-    """n different harmless requests of some twelve made-up words, none nearly like another."""
+    """n different harmless requests of ten words of the starter set's vocabulary, so that pieces of words recur as in real prompts; none
+    nearly like another."""
+    from forethought.config import DataConfig
+    from forethought.data import load_prompts
+
+    prompts = load_prompts(DataConfig(split="train", take={"benign": 1000}))
+    words = sorted({word.strip('.,?!:;"()') for p in prompts for word in p.text.lower().split()} - {""})
     rng = random.Random(0)
-    parts = ["ba", "ko", "lin", "mer", "tu", "sa", "dor", "vi", "pel", "ran", "os", "fi", "gu", "het", "jo", "ny"]
-    words = ["".join(rng.choices(parts, k=3)) for _ in range(3000)]
     return [f"How do I {' '.join(rng.choices(words, k=10))} at home?" for _ in range(n)]
 
 
