@@ -226,7 +226,14 @@ def test_attacks_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "ValueError: broken {attack}",
     ]
     assert all(a.status is None and not a.raw for a in attempts if a.error)
-    assert run.info["counts"] == {"planned": 7, "ok": 4, "failed": 3}
+    assert run.info["counts"] == {
+        "planned": 7,
+        "ok": 4,
+        "failed": 3,
+        "failed, ValueError: broken {attack}": 1,
+        "failed, not_applicable: the attack left the prompt unchanged": 1,
+        "failed, not_applicable: the attack sent nothing": 1,
+    }
 
 
 def test_what_is_no_attack() -> None:
