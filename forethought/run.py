@@ -134,6 +134,13 @@ def read_run(path: str | Path, command: str | None = None) -> Run:
     return Run(path, info)
 
 
+def read_info(path: str | Path) -> dict[str, Any]:
+    """What a run directory says of itself, finished or not. ForethoughtError where it holds no run."""
+    if not (Path(path) / "run.json").exists():
+        raise ForethoughtError(f"{path} holds no run (no run.json).")
+    return _read_info(Path(path))
+
+
 def run_hash(run: Run) -> str:
     """Content hash of a finished run: what it was made from, and what it wrote."""
     return digest(run.info["identity"], run.info["outputs"])

@@ -124,17 +124,28 @@ def _scopes(outcomes: list[Outcome], trained: Distribution | None) -> dict[str, 
 
 def differences(heard: Heard, reference: str) -> tuple[Comparison, ...]:
     """Every model against the reference: direct requests and all shared attacks together, by judge and label; Holm over the table."""
-    shared = shared_attacks(heard)
-    scopes = {label: {DIRECT: {DIRECT}} | ({ATTACKED: set(shared[label])} if shared[label] else {}) for label in LABELS}
-    return _table(heard, reference, scopes)
+    return correct(_table(heard, reference, _whole(heard)))
+
+
+def differences_of_every_pair(heard: Heard) -> tuple[Comparison, ...]:
+    """As `differences`, of every pair of models: each later one against each earlier one; Holm over all of them."""
+    names, scopes = list(heard), _whole(heard)
+    return correct([c for i, name in enumerate(names) for c in _table({n: heard[n] for n in names[i:]}, name, scopes)])
 
 
 def differences_by_attack(heard: Heard, reference: str) -> tuple[Comparison, ...]:
     """Every model against the reference on harmful requests, attack by attack and by judge; Holm over the table."""
-    return _table(heard, reference, {"harmful": {name: {name} for name in shared_attacks(heard)["harmful"]}})
+    attacks = shared_attacks(heard)["harmful"]
+    return correct(_table(heard, reference, {"harmful": {name: {name} for name in attacks}}))
 
 
-def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set[str]]]) -> tuple[Comparison, ...]:
+def _whole(heard: Heard) -> dict[Label, dict[str, set[str]]]:
+    """By label, the direct request, and all shared attacks together."""
+    shared = shared_attacks(heard)
+    return {label: {DIRECT: {DIRECT}} | ({ATTACKED: set(shared[label])} if shared[label] else {}) for label in LABELS}
+
+
+def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set[str]]]) -> list[Comparison]:
     lines = []
     for label, groups in scopes.items():
         for judge in heard[reference]:
@@ -155,7 +166,7 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
                                 measure=meant.name if meant else "", difference=compare(match(*sides)),
                             )
                         )  # fmt: skip
-    return correct(lines)
+    return lines
 
 
 def more_tries(heard: Heard) -> tuple[Tries, ...]:

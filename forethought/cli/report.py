@@ -15,17 +15,37 @@ def report(
     reference: Annotated[
         str | None, typer.Option(help="The model to compare the others with; default: the first.")
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Put runs of one model together by what they attacked, and compare every pair of models."
+        ),
+    ] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Mask prompts, replies and commands, for a page to be shared.")
+    ] = False,
+    policy: Annotated[
+        str | None, typer.Option("--policy", "-p", help="Rules to read refusals by; default: those of the training.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page that compares models.
 
-    Every model needs a judge run; more runs of it are given under the same name, and told apart by what is in them.
+    Every model needs a judge run; more runs of it are given under the same name, and told apart by what is in them. With `--compare` no
+    names are needed, and a directory may hold many runs.
 
     Example: `forethought report untuned=runs/attack-untuned-judged scot=runs/attack-scot-judged`
+
+    Example: `forethought report runs/quickstart --compare --redact --out shared.html`
     """
     from forethought.report.gather import write_report
+    from forethought.report.sources import by_target
 
-    named: dict[str, list[Path]] = {}
+    found = []
     for item in runs:
         name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
-        named.setdefault(name if eq else Path(path).name, []).append(Path(path))
-    print(f"report -> {write_report(out, named, title=title, reference=reference)}")
+        found.append((name if eq else "", Path(path)))
+    named: dict[str, list[Path]] = by_target(found) if compare else {}
+    for name, where in [] if compare else found:
+        named.setdefault(name or where.name, []).append(where)
+    page = write_report(out, named, title=title, reference=reference, compare=compare, redact=redact, policy=policy)
+    print(f"report -> {page}")

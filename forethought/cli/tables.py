@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import Any
-
 from forethought.cli.common import number
+from forethought.report.text import Row, as_csv, columns_of
 
-Row = dict[str, Any]
+__all__ = ["Row", "as_csv", "interval", "print_table"]
 LOW, HIGH = " low", " high"
 
 
@@ -19,25 +16,12 @@ def interval(name: str, value: float | None, low: float | None, high: float | No
 
 def print_table(rows: list[Row]) -> None:
     """Print rows under their columns: text to the left, numbers to the right."""
-    columns = [c for c in _columns(rows) if not c.endswith((LOW, HIGH))]
+    columns = [c for c in columns_of(rows) if not c.endswith((LOW, HIGH))]
     cells = [columns, *([_cell(row, column) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     words = [any(isinstance(row.get(c), str) for row in rows) for c in columns]
     for line in cells:
         print("  ".join(c.ljust(w) if t else c.rjust(w) for c, w, t in zip(line, widths, words, strict=True)).rstrip())
-
-
-def as_csv(rows: list[Row]) -> str:
-    """Rows with a header of all their columns; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _columns(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(column for row in rows for column in row))
 
 
 def _cell(row: Row, column: str) -> str:

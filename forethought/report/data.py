@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forethought.analysis.agreement import Agreed
 from forethought.analysis.capability import Ability
+from forethought.analysis.cited import Refused
 from forethought.analysis.distribution import Distribution
 from forethought.analysis.equivalence import Paired
 from forethought.analysis.paired import Comparison
@@ -14,7 +15,8 @@ from forethought.records import Attempt, Record, Verdict
 
 
 class ModelCard(Record):
-    """One model of the comparison. `trained_on` is empty for an untuned one, whose training is unknown: then `distribution` is None."""
+    """One model of the comparison. `trained_on` is empty for an untuned one, whose training is unknown: then `distribution` is None.
+    `data` counts the training rows by what they are (source, category, ...), `losses` are (step, training loss)."""
 
     name: str
     base: str
@@ -30,14 +32,29 @@ class ModelCard(Record):
     format_ok: float | None = None
     commands: tuple[str, ...] = ()
     distribution: Distribution | None = None
+    data: dict[str, dict[str, int]] = {}
+    losses: tuple[tuple[int, float], ...] = ()
 
 
 class Transcript(Record):
-    """One attempt on one model with all its verdicts."""
+    """One attempt on one model with all its verdicts. `flags` are those of `transcripts.disagreements`."""
 
     model: str
     attempt: Attempt
     verdicts: tuple[Verdict, ...]
+    flags: int = 0
+
+
+class Beside(Record):
+    """A harmful request of `category` that a model refused, and the most similar harmless one that it answered, `text`. Both by the
+    name of their transcript in a link; `similarity` is from 0 to 1."""
+
+    model: str
+    category: str
+    refused: str
+    harmless: str
+    text: str
+    similarity: float
 
 
 class AttackCard(Record):
@@ -70,8 +87,12 @@ class Curve(Record):
 
 
 class ReportData(Record):
-    """Everything on the page, computed from run directories alone. `reference` is the model that the others are compared with; `agreement`
-    is keyed by model, with all models together under an empty name; so are `abilities`, and `ability_changes` from the reference."""
+    """Everything on the page, computed from run directories alone.
+
+    `reference` is the model that the others are compared with; `agreement` is keyed by model, with all models together under an empty
+    name; so are `abilities`, and `ability_changes` from the reference. `categories` are the policy's names by id, `neighbours` lead from
+    refused requests to harmless ones that were answered, and `policy_note` says by which policy, or why there are none.
+    """
 
     title: str
     about: str
@@ -87,6 +108,11 @@ class ReportData(Record):
     transcripts: tuple[Transcript, ...]
     differences: tuple[Comparison, ...] = ()
     by_attack: tuple[Comparison, ...] = ()
+    every_pair: tuple[Comparison, ...] = ()
+    refusals: tuple[Refused, ...] = ()
+    categories: dict[str, str] = {}
+    policy_note: str = ""
+    neighbours: tuple[Beside, ...] = ()
     agreement: dict[str, tuple[Agreed, ...]] = {}
     tries: tuple[Tries, ...] = ()
     costs: tuple[Cost, ...] = ()

@@ -65,7 +65,8 @@ def colour(index: int) -> str:
     return f"m{index % COLOURS}"
 
 
-def _n(value: float) -> str:
+def number(value: float) -> str:
+    """A coordinate, to a tenth."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -73,17 +74,17 @@ def marker(index: int, x: float, y: float, r: float) -> str:
     """A filled mark of about equal area in each of the shapes: circle, square, triangle, diamond, triangle down."""
     shape = index % SHAPES
     if shape == 0:
-        return f'<circle class="mark" cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"/>'
+        return f'<circle class="mark" cx="{number(x)}" cy="{number(y)}" r="{number(r)}"/>'
     if shape == 1:
         s = r * 0.9
-        return f'<rect class="mark" x="{_n(x - s)}" y="{_n(y - s)}" width="{_n(2 * s)}" height="{_n(2 * s)}"/>'
+        return f'<rect class="mark" x="{number(x - s)}" y="{number(y - s)}" width="{number(2 * s)}" height="{number(2 * s)}"/>'
     t = r * 1.2
     corners = {
         2: ((0, -t), (t, t * 0.8), (-t, t * 0.8)),
         3: ((0, -t * 1.1), (t * 1.1, 0), (0, t * 1.1), (-t * 1.1, 0)),
         4: ((0, t), (t, -t * 0.8), (-t, -t * 0.8)),
     }[shape]
-    points = " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+    points = " ".join(f"{number(x + dx)},{number(y + dy)}" for dx, dy in corners)
     return f'<polygon class="mark" points="{points}"/>'
 
 
@@ -110,16 +111,20 @@ def _strip(shown: Interval, index: int, width: int, start: float) -> str:
     def at(value: float) -> float:
         return pad + span * (value - start) / (1 - start)
 
-    parts = [f'<line class="track" x1="{pad}" x2="{width - pad}" y1="{_n(middle)}" y2="{_n(middle)}"/>']
-    ticks = "".join(f"M{_n(at(v))} {_n(middle - 3)}v6" for v in (start, 0.5 + start / 2, 1))
-    zero = f"M{_n(at(0))} 1v{height - 2}" if start else ""
+    parts = [f'<line class="track" x1="{pad}" x2="{width - pad}" y1="{number(middle)}" y2="{number(middle)}"/>']
+    ticks = "".join(f"M{number(at(v))} {number(middle - 3)}v6" for v in (start, 0.5 + start / 2, 1))
+    zero = f"M{number(at(0))} 1v{height - 2}" if start else ""
     parts.append(f'<path class="track" d="{ticks}{zero}"/>')
     if shown.lowest is not None and shown.highest is not None and shown.highest > shown.lowest:
         left, right = at(shown.lowest), at(shown.highest)
-        parts.append(f'<rect class="bounds" x="{_n(left)}" y="1" width="{_n(right - left)}" height="{height - 2}"/>')
+        parts.append(
+            f'<rect class="bounds" x="{number(left)}" y="1" width="{number(right - left)}" height="{height - 2}"/>'
+        )
     if shown.value is not None and shown.low is not None and shown.high is not None:
         left, right = at(shown.low), at(shown.high)
-        parts.append(f'<line class="interval" x1="{_n(left)}" x2="{_n(right)}" y1="{_n(middle)}" y2="{_n(middle)}"/>')
+        parts.append(
+            f'<line class="interval" x1="{number(left)}" x2="{number(right)}" y1="{number(middle)}" y2="{number(middle)}"/>'
+        )
         parts.append(marker(index, at(shown.value), middle, 4.6))
     return (
         f'<svg class="strip {colour(index)}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -164,25 +169,29 @@ def place(marks: Sequence[tuple[float, float, float]], lines: Sequence[Box], fra
 
 def _axes(frame: Box, x_title: str, y_title: str) -> list[str]:
     left, top, right, bottom = frame
-    fade = f"fade-{_n(right)}"
+    fade = f"fade-{number(right)}"
     stops = '<stop class="near" offset="0"/><stop class="away" offset="1"/>'
     parts = [
         f'<radialGradient id="{fade}" cx="0" cy="1" r="0.75">{stops}</radialGradient>',
-        f'<rect fill="url(#{fade})" x="{_n(left)}" y="{_n(top)}" '
-        f'width="{_n(right - left)}" height="{_n(bottom - top)}"/>',
+        f'<rect fill="url(#{fade})" x="{number(left)}" y="{number(top)}" '
+        f'width="{number(right - left)}" height="{number(bottom - top)}"/>',
     ]
     for value in (0, 25, 50, 75, 100):
         x, y = left + (right - left) * value / 100, bottom - (bottom - top) * value / 100
         kind = "axis" if value == 0 else "grid"
-        parts.append(f'<path class="{kind}" d="M{_n(x)} {_n(top)}V{_n(bottom)}M{_n(left)} {_n(y)}H{_n(right)}"/>')
-        parts.append(f'<text class="tick" x="{_n(x)}" y="{_n(bottom + 18)}" text-anchor="middle">{value}%</text>')
-        parts.append(f'<text class="tick" x="{_n(left - 8)}" y="{_n(y + 4)}" text-anchor="end">{value}%</text>')
+        parts.append(
+            f'<path class="{kind}" d="M{number(x)} {number(top)}V{number(bottom)}M{number(left)} {number(y)}H{number(right)}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{number(x)}" y="{number(bottom + 18)}" text-anchor="middle">{value}%</text>'
+        )
+        parts.append(f'<text class="tick" x="{number(left - 8)}" y="{number(y + 4)}" text-anchor="end">{value}%</text>')
     parts.append(f'<text class="title" x="6" y="16">↑ {escape(y_title)}</text>')
     low = bottom + (40 if right - left > 400 else 60)
     parts.append(
-        f'<text class="title" x="{_n(right)}" y="{_n(bottom + 40)}" text-anchor="end">{escape(x_title)} →</text>'
+        f'<text class="title" x="{number(right)}" y="{number(bottom + 40)}" text-anchor="end">{escape(x_title)} →</text>'
     )
-    parts.append(f'<text class="corner" x="{_n(left)}" y="{_n(low)}">↙ better: lower left</text>')
+    parts.append(f'<text class="corner" x="{number(left)}" y="{number(low)}">↙ better: lower left</text>')
     return parts
 
 
@@ -203,9 +212,11 @@ def _named(point: Point, x: float, y: float, label: Label, name: str) -> str:
     left, right = label.left, label.left + label.width
     anchor, at = ("start", left) if left >= x else ("end", right) if right <= x else ("middle", (left + right) / 2)
     end = min(max(x, left), right)
-    lead = f'<path class="lead" d="M{_n(x)} {_n(y)}L{_n(end)} {_n(label.middle)}"/>' if label.far else ""
+    lead = (
+        f'<path class="lead" d="M{number(x)} {number(y)}L{number(end)} {number(label.middle)}"/>' if label.far else ""
+    )
     mark = f'<g class="{colour(point.index)}">{marker(point.index, x, y, 7)}</g>'
-    text = f'<text class="name" x="{_n(at)}" y="{_n(label.middle + 4.5)}" text-anchor="{anchor}">{escape(name)}</text>'
+    text = f'<text class="name" x="{number(at)}" y="{number(label.middle + 4.5)}" text-anchor="{anchor}">{escape(name)}</text>'
     return lead + mark + text
 
 
@@ -221,7 +232,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 72
     labels = place(marks, [b for pair in lines for b in pair], (left + 3, top + 2, right, bottom - 3))
     parts = _axes(frame, x_title, y_title)
     for point, (x, y), (flat, tall) in zip(drawn, at, lines, strict=True):
-        bars = f"M{_n(flat[0])} {_n(y)}H{_n(flat[2])}M{_n(x)} {_n(tall[1])}V{_n(tall[3])}"
+        bars = f"M{number(flat[0])} {number(y)}H{number(flat[2])}M{number(x)} {number(tall[1])}V{number(tall[3])}"
         parts.append(f'<path class="whisker {colour(point.index)}" d="{bars}"/>')
     for point, (x, y), label, name in zip(drawn, at, labels, names, strict=True):
         parts.append(_named(point, x, y, label, name))
@@ -231,25 +242,3 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, width: int = 72
     return (
         f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
     )
-
-
-def roc(curves: Sequence[tuple[int, Sequence[tuple[float, float]]]], size: int = 300) -> str:
-    """ROC curves of (model index, points) on one square from 0 to 100%, with the diagonal of chance."""
-    left, top, right, bottom = 40.0, 12.0, size - 10.0, size - 38.0
-    wide, high = right - left, bottom - top
-    parts = []
-    for value in (0, 50, 100):
-        x, y = left + wide * value / 100, bottom - high * value / 100
-        kind = "axis" if value == 0 else "grid"
-        parts.append(f'<path class="{kind}" d="M{_n(x)} {_n(top)}V{_n(bottom)}M{_n(left)} {_n(y)}H{_n(right)}"/>')
-        anchor = "end" if value == 100 else "middle"
-        parts.append(f'<text class="tick" x="{_n(x)}" y="{_n(bottom + 16)}" text-anchor="{anchor}">{value}%</text>')
-        parts.append(f'<text class="tick" x="{_n(left - 6)}" y="{_n(y + 4)}" text-anchor="end">{value}%</text>')
-    parts.append(f'<path class="chance" d="M{_n(left)} {_n(bottom)}L{_n(right)} {_n(top)}"/>')
-    parts.append(
-        f'<text class="tick" x="{_n(right)}" y="{_n(bottom + 32)}" text-anchor="end">harmless refused →</text>'
-    )
-    for index, points in curves:
-        at = " ".join(f"{_n(left + wide * x)},{_n(bottom - high * y)}" for x, y in points)
-        parts.append(f'<polyline class="curve {colour(index)} d{index % SHAPES}" points="{at}"/>')
-    return f'<svg class="roc" viewBox="0 0 {size} {size}" role="img" aria-label="ROC curves">{"".join(parts)}</svg>'

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +13,88 @@ from forethought.analysis.agreement import Agreed, judge_agreement
 from forethought.analysis.distribution import Distribution, distribution, family_of
 from forethought.analysis.measures import knows
 from forethought.analysis.rates import by_judge, cells, outcomes_of
-from forethought.analysis.summary import Heard, costs, differences, differences_by_attack, length, more_tries, pools
+from forethought.analysis.summary import (
+    Heard,
+    costs,
+    differences,
+    differences_by_attack,
+    differences_of_every_pair,
+    length,
+    more_tries,
+    pools,
+)
 from forethought.attacks import describe
 from forethought.errors import ForethoughtError, nearest
 from forethought.judges import JUDGES
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
-from forethought.report.more import able, scored
+from forethought.report.more import Named, able, refused, scored
 from forethought.report.page import render
+from forethought.report.redact import check_masked, masked
 from forethought.report.sources import ModelRuns, check_comparable, read_model, source_of, trained_on
+from forethought.report.transcripts import disagreements
 from forethought.run import Run, explain_disk, write_text
 
-# Transcripts on the page: at most so many of an attack and label, and no more than about so many in all.
-SHOWN_PER_CELL, SHOWN = 8, 1500
+# Transcripts on the page: all where there are no more than this, else about as many, the same share of every attack and label.
+SHOWN = 20_000
 AIMED = " (which also graded inside the attacks: they were aimed at its verdict)"
 Runs = Mapping[str, Sequence[Path]]  # The runs of each model: at least one judge run.
 
 
-def write_report(out: Path, runs: Runs, *, title: str, about: str = "", reference: str | None = None) -> Path:
-    """Write the page of the named models to `out`; returns its path."""
-    page = render(gather(runs, title=title, about=about, reference=reference))
+def write_report(
+    out: Path,
+    runs: Runs,
+    *,
+    title: str,
+    about: str = "",
+    reference: str | None = None,
+    compare: bool = False,
+    redact: bool = False,
+    policy: str | None = None,
+) -> Path:
+    """Write the page of the named models to `out`; returns its path. `compare` adds every pair of models; `redact` masks all texts, and
+    raises ForethoughtError rather than write a page that still holds one; `policy` names the rules that refusals are read by."""
+    models = read_models(runs)
+    data = gather(models, title=title, about=about, reference=reference, compare=compare, policy=policy)
+    page = render(masked(data) if redact else data, models, redacted=redact)
+    if redact:
+        check_masked(page, models)
     with explain_disk():
         out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     return out
 
 
-def gather(runs: Runs, *, title: str, about: str = "", reference: str | None = None) -> ReportData:
-    """Everything on the page. `reference` is the model that the others are compared with, by default the first.
-
-    Raises ForethoughtError where the runs do not share their prompts, and so cannot be compared.
-    """
+def read_models(runs: Runs) -> list[ModelRuns]:
+    """The runs of each model. Raises ForethoughtError where they do not share their prompts, and so cannot be compared."""
     if not runs:
         raise ForethoughtError("there is nothing to report: name at least one judge run.")
     models = [read_model(name, paths) for name, paths in runs.items()]
     check_comparable(models)
+    return models
+
+
+def gather(
+    models: Sequence[ModelRuns],
+    *,
+    title: str,
+    about: str = "",
+    reference: str | None = None,
+    compare: bool = False,
+    policy: str | None = None,
+) -> ReportData:
+    """Everything on the page. `reference` is the model that the others are compared with, by default the first."""
     reference = reference or models[0].name
-    if reference not in runs:
-        raise ForethoughtError(f"no model '{reference}' to compare with.{nearest(reference, runs)}")
+    names = [m.name for m in models]
+    if reference not in names:
+        raise ForethoughtError(f"no model '{reference}' to compare with.{nearest(reference, names)}")
     made = [model_card(m) for m in models]
     cards = tuple(card for card, _, _ in made)
     heard: Heard = {
         m.name: {judge: outcomes_of(m.attempts, words) for judge, words in by_judge(m.verdicts).items()} for m in models
     }
     trained = {c.name: c.distribution for c in cards if c.distribution}
-    kinds = {(a.attack, a.prompt.label) for m in models for a in m.attempts}
-    shown = min(SHOWN_PER_CELL, max(2, SHOWN // max(1, len(kinds) * len(models))))
     info = models[-1].runs["judge"][-1].info
     git = info.get("git") or {}
     return ReportData(
@@ -66,22 +102,24 @@ def gather(runs: Runs, *, title: str, about: str = "", reference: str | None = N
         about=about,
         command=shlex.join(info["argv"]),
         seed=info["seed"],
-        policy=next((policy for _, _, policy in made if policy), "none"),
+        policy=next((found[0] for _, _, found in made if found), "none"),
         reference=reference,
         models=cards,
         attacks=tuple(_attack_card(a) for a in dict.fromkeys(a.attack for m in models for a in m.attempts)),
         judges=tuple({judge: _judge_card(judge, m) for m in models for judge in m.judges}.values()),
         cells=tuple(cell for m in models for cell in cells(m.name, m.attempts, m.verdicts)),
         pools=pools(heard, trained),
-        transcripts=tuple(t for m in models for t in sample(m.name, m.attempts, m.verdicts, shown)),
+        transcripts=tuple(sample(models)),
         differences=differences(heard, reference),
         by_attack=differences_by_attack(heard, reference),
+        every_pair=differences_of_every_pair(heard) if compare and len(models) > 2 else (),
         agreement=agreement(models),
         tries=more_tries(heard),
         costs=tuple(cost for m in models for cost in costs(m.name, m.attempts)),
         lengths=tuple(length(m.name, m.attempts) for m in models),
         **scored(models, reference),
         **able(models, reference),
+        **refused(models, heard, policy, next((found for _, _, found in made if found), None)),
         packages=info["packages"],
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
@@ -110,27 +148,31 @@ def agreement(models: Sequence[ModelRuns]) -> dict[str, tuple[Agreed, ...]]:
     return {name: rows for name, rows in found.items() if rows}
 
 
-def sample(name: str, attempts: list[Attempt], verdicts: list[Verdict], shown: int) -> list[Transcript]:
-    """The first `shown` attempts of every attack and label, the same prompts for every model."""
-    words: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        words.setdefault(verdict.attempt, []).append(verdict)
-    seen: Counter[tuple[str, str]] = Counter()
-    chosen = []
-    for attempt in attempts:
-        cell = (attempt.attack, attempt.prompt.label)
-        seen[cell] += 1
-        if seen[cell] <= shown:
-            chosen.append(Transcript(model=name, attempt=attempt, verdicts=tuple(words.get(attempt.id, ()))))
-    return chosen
+def sample(models: Sequence[ModelRuns], most: int = SHOWN) -> Iterator[Transcript]:
+    """All attempts, or where there are too many the first of every attack and label, the same prompts for every model."""
+    kinds = {(a.attack, a.prompt.label) for m in models for a in m.attempts}
+    total = sum(len(m.attempts) for m in models)
+    shown = total if total <= most else max(2, most // max(1, len(kinds) * len(models)))
+    for model in models:
+        words: dict[str, list[Verdict]] = {}
+        for verdict in model.verdicts:
+            words.setdefault(verdict.attempt, []).append(verdict)
+        seen: Counter[tuple[str, str]] = Counter()
+        for attempt in model.attempts:
+            cell = (attempt.attack, attempt.prompt.label)
+            seen[cell] += 1
+            if seen[cell] <= shown:
+                said = tuple(words.get(attempt.id, ()))
+                flags = disagreements(attempt, said)
+                yield Transcript(model=model.name, attempt=attempt, verdicts=said, flags=flags)
 
 
-def model_card(model: ModelRuns) -> tuple[ModelCard, float, str]:
+def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     """The card of the attacked model, the seconds its making took, and the policy it was made under."""
     target, attack_run = model.target, model.attacks[0]
     base = str(target["name"])
     if not (Path(base) / "run.json").exists():
-        return ModelCard(name=model.name, base=base, system=target["system"]), 0.0, ""
+        return ModelCard(name=model.name, base=base, system=target["system"]), 0.0, None
     train_run = source_of(attack_run, base, base, "train")
     if train_run.info["config"]["method"] == "merge":
         merged = train_run.info["config"]["init"]
@@ -139,7 +181,7 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, str]:
     placed = _distribution(examples, model.attempts) if examples else None
     if config["data"] is None:
         card = _prompted_card(model, train_run).model_copy(update={"distribution": placed})
-        return card, _took(train_run), config["policy"]
+        return card, _took(train_run), (config["policy"], "") if config["policy"] else None
     thoughts = [a.status for a in model.attempts if a.status is not None]
     synth_run = source_of(train_run, "data", config["data"], "synth")
     rejected = synth_run.read("rejected.jsonl", Rejected)
@@ -161,8 +203,35 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, str]:
         format_ok=thoughts.count("ok") / len(thoughts) if reasons and thoughts else None,
         commands=tuple(dict.fromkeys(shlex.join(r.info["argv"]) for r in (synth_run, train_run, *model.attacks))),
         distribution=placed,
+        data=_data(examples),
+        losses=losses(train_run),
     )
-    return card, _took(train_run) + _took(synth_run), synth_run.info["config"]["policy"]
+    named = (synth_run.info["config"]["policy"], synth_run.info["inputs"].get("policy", ""))
+    return card, _took(train_run) + _took(synth_run), named
+
+
+def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    """What the training rows are: counts by source, method, teacher, decision, category, style and check passed."""
+    counts: dict[str, Counter[str]] = {
+        "source": Counter(e.prompt.source for e in examples),
+        "made by": Counter(e.method for e in examples),
+        "teacher": Counter(e.teacher for e in examples),
+        "decision": Counter(e.decision for e in examples),
+        "category": Counter(e.category or "none" for e in examples),
+        "style": Counter(e.prompt.style for e in examples if e.prompt.style),
+        "checks passed": Counter(c for e in examples for c in e.checks),
+    }
+    return {field: dict(found.most_common()) for field, found in counts.items()}
+
+
+def losses(train_run: Run, most: int = 200) -> tuple[tuple[int, float], ...]:
+    """(step, training loss) as it was logged; of a long log every so many."""
+    path = train_run.path / "losses.jsonl"
+    if not path.exists():
+        return ()
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    found = [(int(r["step"]), float(r["loss"])) for r in rows if "loss" in r]
+    return tuple(found[:: -(-len(found) // most)]) if found else ()
 
 
 def _prompted_card(model: ModelRuns, made: Run) -> ModelCard:

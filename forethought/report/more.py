@@ -1,12 +1,15 @@
-"""What a report may hold besides judges: ROC curves and AUROC from score runs, capability from capability runs."""
+"""What a report may hold besides rates: ROC curves and AUROC from score runs, capability from capability runs, and what refusals say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypedDict, get_args
 
 from forethought.analysis.capability import Ability, abilities
+from forethought.analysis.cited import Refused, neighbours, refusals
 from forethought.analysis.equivalence import Paired, compare
+from forethought.analysis.measures import knows
 from forethought.analysis.roc import Sides, numbers, roc_points
 from forethought.analysis.separation import (
     DIRECT,
@@ -18,10 +21,16 @@ from forethought.analysis.separation import (
     separations,
     tabulate,
 )
-from forethought.analysis.summary import ATTACKED
-from forethought.report.data import Curve
+from forethought.analysis.summary import ATTACKED, Heard
+from forethought.policy import Policy, load_policy, shipped
+from forethought.records import Attempt
+from forethought.report.data import Beside, Curve
 from forethought.report.sources import ModelRuns
+from forethought.report.transcripts import reference
 
+Named = tuple[str, str]  # A policy's name, and its hash where it is known.
+# Refused requests of a category and a model that neighbours are sought for, and harmless ones among which they are.
+ASKED, AMONG = 40, 2000
 # Points of a curve closer than this (a share of the axis) are not told apart by eye.
 FINE = 0.004
 
@@ -32,6 +41,15 @@ class Scored(TypedDict):
     curves: tuple[Curve, ...]
     separations: tuple[Separation, ...]
     auroc_changes: tuple[Compared, ...]
+
+
+class Refusing(TypedDict):
+    """The part of a report that reads what refusals say."""
+
+    refusals: tuple[Refused, ...]
+    categories: dict[str, str]
+    policy_note: str
+    neighbours: tuple[Beside, ...]
 
 
 class Able(TypedDict):
@@ -95,3 +113,56 @@ def able(models: Sequence[ModelRuns], reference: str) -> Able:
             if name != reference and known & {(r.task, r.mode) for r in graded}
         },
     )
+
+
+def refused(models: Sequence[ModelRuns], heard: Heard, given: str | None, used: Named | None) -> Refusing:
+    """What refusals say, by the policy `given`, else by the one that was `used` in training where it ships with the package, else (for
+    untuned models) by the default one. `policy_note` says which, or why none."""
+    policy, note = _policy(given, used)
+    if policy is None:
+        return Refusing(refusals=(), categories={}, policy_note=note, neighbours=())
+    rows, beside = [], []
+    for model in models:
+        judge = next((j for j in heard[model.name] if knows(j) == "not refused"), None)
+        if judge is not None:
+            outcomes = heard[model.name][judge]
+            rows += refusals(model.name, model.attempts, outcomes, policy)
+            beside += _beside(model, {o.attempt: o.hit for o in outcomes}, policy)
+    names = {c.id: c.name for c in policy.categories}
+    return Refusing(refusals=tuple(rows), categories=names, policy_note=note, neighbours=tuple(beside))
+
+
+def _policy(given: str | None, used: Named | None) -> tuple[Policy | None, str]:
+    if given is not None:
+        return load_policy(given), f"read by the policy '{given}'"
+    name, hash = used or ("default", "")
+    if name not in shipped() and not Path(name).is_file():
+        return None, f"The policy '{name}' of the training does not ship with Forethought: name its file with --policy."
+    policy = load_policy(name)
+    if hash and policy.hash != hash:
+        return None, f"The policy '{name}' has changed since the training: name the file it used with --policy."
+    return policy, f"read by the policy '{name}'" + ("" if used else ", which no model here was trained on")
+
+
+def _beside(model: ModelRuns, hits: Mapping[str, bool | None], policy: Policy) -> list[Beside]:
+    """The nearest answered harmless request of each refused one, both asked directly."""
+    direct = {a.prompt.id: a for a in reversed(model.attempts) if a.attack == DIRECT}
+    harmless = [a for a in direct.values() if a.prompt.label in ("benign", "borderline") and hits.get(a.id)][:AMONG]
+    asked: dict[str, list[Attempt]] = {}
+    for attempt in direct.values():
+        found = policy.find(attempt.prompt) if attempt.prompt.label == "harmful" else None
+        if found is not None and hits.get(attempt.id) is False:
+            asked.setdefault(found.id, []).append(attempt)
+    return [
+        Beside(
+            model=model.name, category=category, refused=reference(a), harmless=reference(b), text=b.prompt.request,
+            similarity=round(similarity, 6),
+        )
+        for category in policy_order(policy, asked)
+        for a, b, similarity in neighbours(asked[category][:ASKED], harmless)
+    ]  # fmt: skip
+
+
+def policy_order(policy: Policy, found: Mapping[str, object]) -> list[str]:
+    """The categories of a policy that were found, in its order."""
+    return [c.id for c in policy.categories if c.id in found]

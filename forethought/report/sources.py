@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
-from forethought.run import Run, read_run, run_hash
+from forethought.run import Run, read_info, read_run, run_hash
 
 # The commands whose runs a report shows.
 KINDS = ("judge", "score", "capability")
@@ -64,6 +65,41 @@ def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
     _add_scores(found)
     _add_capability(found)
     return found
+
+
+def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
+    """Runs by model: those of the same target and system prompt together, under the name given to one of them, else that of its first
+    judge run. A directory that is no run stands for all runs of these kinds in it."""
+    groups: dict[str, list[tuple[str, Path]]] = {}
+    for name, path in runs:
+        inside = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
+        if not inside:
+            raise ForethoughtError(f"{path} holds no run (no run.json).")
+        for each in inside:
+            info = read_info(each)
+            if info["command"] in KINDS or each == path:
+                groups.setdefault(digest(_target(each, info)), []).append((name, each))
+    found: dict[str, list[Path]] = {}
+    for members in groups.values():
+        judged = [p.name for _, p in members if read_info(p)["command"] == "judge"]
+        given = [name for name, _ in members if name]
+        name = next(iter([*given, *judged]), members[0][1].name)
+        if name in found:
+            raise ForethoughtError(f"two models would both be called '{name}'. Name one: NAME={members[0][1]}.")
+        found[name] = [path for _, path in members]
+    return found
+
+
+def _target(path: Path, info: dict[str, Any]) -> list[Any]:
+    """The model that a run is of, and its system prompt."""
+    config = info["config"]
+    if "target" not in config and "attempts" in config:
+        config = read_info(Path(config["attempts"]))["config"]
+    if not isinstance(config.get("target"), dict):
+        raise ForethoughtError(
+            f"{path} does not say which model it is of. Leave out --compare, and name it: NAME={path}."
+        )
+    return [config["target"]["name"], config["target"]["system"]]
 
 
 def _add_scores(found: ModelRuns) -> None:

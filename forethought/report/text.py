@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from typing import Any
 
 View = dict[str, Any]
+Row = dict[str, Any]
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -55,3 +58,21 @@ def p_value(p: float | None) -> str:
 def tidy(value: float) -> str:
     """A mean of small counts: `8`, `8.5`, `1,240`."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def as_csv(rows: list[Row]) -> str:
+    """Rows with a header of all their columns; what is missing is empty. A text that a spreadsheet would run as a formula gets a quote."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns_of(rows), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _plain(v) for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def columns_of(rows: list[Row]) -> list[str]:
+    """The columns of all rows, in the order in which they come up."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def _plain(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

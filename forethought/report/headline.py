@@ -1,4 +1,4 @@
-"""The head of the page: how much evidence there is, the picture, and a card for each model. Plain data for the template."""
+"""What heads the page: how much evidence there is, the picture, and a card for each model. Plain data for the templates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from forethought.analysis.summary import ATTACKED, DIRECT, NEW_PROMPTS, SEEN, UN
 from forethought.records import LABELS, Label
 from forethought.report import figures
 from forethought.report.data import ReportData
+from forethought.report.section import rate_view
 from forethought.report.text import View, clean
 
 NOTHING = rate(0, 0, 0)
@@ -81,7 +82,13 @@ def headline(data: ReportData) -> View:
             ),
         ]
         length = next((n for n in data.lengths if n.model == model.name), None)
-        cards.append({"index": index, "model": model, "big": big, "rest": _rest(data, model.name), "tokens": length})
+        able = capabilities(data, model.name)
+        big += [("Capability", f"{able[0][0]}, higher is better", able[0][1])] if able else []
+        rest = [
+            *_rest(data, model.name),
+            *((f"Capability: {task} (higher is better)", rate) for task, rate in able[1:]),
+        ]
+        cards.append({"index": index, "model": model, "big": big, "rest": rest, "tokens": length})
     drawn = [p for p in points if p.x.value is not None and p.y.value is not None]
     y_title = f"{name} under attack"
     return {
@@ -96,6 +103,31 @@ def headline(data: ReportData) -> View:
         "wide": Markup(figures.scatter(points, X_TITLE, y_title)),
         "narrow": Markup(figures.scatter(points, X_TITLE, y_title, 360, 390)),
     }
+
+
+def capabilities(data: ReportData, model: str) -> list[tuple[str, Rate]]:
+    """(task, accuracy) of the tasks that have one, in the order in which they were asked."""
+    found = data.abilities.get(model, ())
+    return [(f"{a.task}, {a.mode}", a.accuracy) for a in found if a.accuracy]
+
+
+def places(data: ReportData) -> list[View]:
+    """Rates on harmful requests by what the model's training held, a row a scope, and refusals of benign ones where it has some."""
+    judge, refusals, rows = headline_judge(data), refusal_judge(data), []
+    wanted: tuple[tuple[str, Label], ...] = ((judge, "harmful"), (refusals, "benign"))
+    for by, label in wanted if any(m.distribution for m in data.models) else ():
+        for scope in (DIRECT, SEEN, UNSEEN, NEW_PROMPTS, ATTACKED):
+            views = []
+            for model in data.models:
+                pool = next(
+                    (p for p in data.pools if (p.model, p.judge, p.label, p.scope) == (model.name, by, label, scope)),
+                    None,
+                )
+                size = pool.rate.scored + pool.rate.unscored if pool else 0
+                views.append(rate_view(pool.rate, size) | {"attacks": pool.attacks} if pool else None)
+            if any(views):
+                rows.append({"scope": scope, "label": label, "measure": called(by, label), "judge": by, "cells": views})
+    return rows
 
 
 def _rest(data: ReportData, model: str) -> list[tuple[str, Rate]]:

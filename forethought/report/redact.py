@@ -1,0 +1,164 @@
+"""A page that can be shared: every prompt, reply, system prompt and command is masked, every number stays.
+
+Masking is done on the data, and then checked on the page: whatever a section has put there, a page that still holds a run of words of a
+prompt or a reply is not written.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+
+from forethought.data.overlap import normalise
+from forethought.errors import ForethoughtError
+from forethought.records import Attempt, Prompt, Verdict, digest
+from forethought.report.data import Beside, ModelCard, ReportData, Transcript
+from forethought.report.sources import ModelRuns
+from forethought.report.transcripts import reference
+
+RUN = 8  # Words of a text that no page has by chance.
+
+
+def masked(data: ReportData) -> ReportData:
+    """The same numbers without texts. Ids become hashes, paths their last part, commands their names."""
+    shown = [_transcript(t) for t in data.transcripts]
+    renamed = {reference(old.attempt): reference(new.attempt) for old, new in zip(data.transcripts, shown, strict=True)}
+    return data.model_copy(
+        update={
+            "command": _command(data.command),
+            "models": tuple(_card(c) for c in data.models),
+            "transcripts": tuple(shown),
+            "neighbours": tuple(_beside(b, renamed) for b in data.neighbours),
+            "judges": tuple(j.model_copy(update={"model": _path(j.model)}) for j in data.judges),
+            "git": "",
+        }
+    )
+
+
+def mask(text: str) -> str:
+    """How long a text was; nothing of it. Empty stays empty."""
+    return f"[masked: {len(text):,} characters]" if text else ""
+
+
+def check_masked(page: str, models: Sequence[ModelRuns]) -> None:
+    """ForethoughtError where the page holds a run of RUN words of a prompt or reply, or a whole prompt of at least four words."""
+    shown = f" {normalise(' '.join(readable(page)))} "
+    words = shown.split()
+    runs = {" ".join(words[i : i + RUN]) for i in range(len(words))}
+    for text, whole in dict.fromkeys(_texts(models)):
+        own = normalise(text).split()
+        pieces = [" ".join(own[i : i + RUN]) for i in range(len(own) - RUN + 1)]
+        found = next((p for p in pieces if p in runs), None)
+        if found is None and whole and 4 <= len(own) < RUN and f" {' '.join(own)} " in shown:
+            found = " ".join(own)
+        if found is not None:
+            raise ForethoughtError(
+                f"the page would still hold text of a prompt or a reply ({digest(found, length=8)}, {len(found)} characters), so it was "
+                "not written. A section, a title or a name shows it: leave that out, or report this as a mistake of ours."
+            )
+
+
+def readable(page: str) -> Iterator[str]:
+    """Everything that a page holds as text: what is shown, attributes, tables behind links, packed transcripts."""
+    for encoded in re.findall(r"data:text/csv;charset=utf-8;base64,([A-Za-z0-9+/=]+)", page):
+        yield base64.b64decode(encoded).decode("utf-8", "replace")
+    packed = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    if packed:
+        payload = json.loads(packed[1])
+        yield from (
+            zlib.decompress(base64.b64decode(p)).decode("utf-8") for p in (payload["index"], *payload["chunks"])
+        )
+    plain = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    plain = re.sub(r'(?:data:text/csv|sha256-)[^"\']*', " ", plain)
+    yield html.unescape(re.sub(r"<[^<>]*?>", lambda tag: " " + " ".join(re.findall(r'"([^"]*)"', tag[0])) + " ", plain))
+
+
+def _texts(models: Sequence[ModelRuns]) -> Iterator[tuple[str, bool]]:
+    """(text, whether it is a prompt) of everything that was sent or came back."""
+    for model in models:
+        yield model.target["system"] or "", True
+        for a in model.attempts:
+            yield from ((text, True) for text in (a.prompt.text, a.prompt.goal or ""))
+            yield from ((m.content, False) for m in a.messages)
+            yield from ((text, False) for text in (a.raw, a.reasoning or "", a.answer))
+        yield from ((v.raw, False) for v in model.verdicts)
+
+
+def _alias(id: str) -> str:
+    """A data set may have a text for an id."""
+    return digest("masked", id, length=12)
+
+
+def _transcript(shown: Transcript) -> Transcript:
+    a = shown.attempt
+    attempt = Attempt(
+        id=_alias(a.id), prompt=_prompt(a.prompt), attack=a.attack, sample=a.sample, status=a.status, stop=a.stop,
+        messages=tuple(m.model_copy(update={"content": mask(m.content)}) for m in a.messages), prefix=mask(a.prefix),
+        reasoning=None if a.reasoning is None else mask(a.reasoning), answer=mask(a.answer), error=_kind(a.error),
+        prompt_tokens=a.prompt_tokens, completion_tokens=a.completion_tokens, queries=a.queries, query_tokens=a.query_tokens,
+    )  # fmt: skip
+    verdicts = tuple(
+        Verdict(attempt=attempt.id, judge=v.judge, score=v.score, label=v.label, error=_kind(v.error))
+        for v in shown.verdicts
+    )
+    return shown.model_copy(update={"attempt": attempt, "verdicts": verdicts})
+
+
+def _prompt(prompt: Prompt) -> Prompt:
+    """Without its wording; `base` stays the same for all wordings of a prompt."""
+    name = _alias(prompt.base) + (f"~{_alias(prompt.id)}" if prompt.style else "")
+    return Prompt(
+        id=name, label=prompt.label, category=prompt.category, source=_path(prompt.source), style=prompt.style,
+        messages=tuple(m.model_copy(update={"content": mask(m.content)}) for m in prompt.messages),
+        goal=None if prompt.goal is None else mask(prompt.goal),
+    )  # fmt: skip
+
+
+def _card(card: ModelCard) -> ModelCard:
+    placed = card.distribution
+    if placed is not None:
+        placed = placed.model_copy(update={"prompts": {_alias(id): place for id, place in placed.prompts.items()}})
+    return card.model_copy(
+        update={
+            "base": _path(card.base),
+            "system": None if card.system is None else mask(card.system),
+            "commands": tuple(dict.fromkeys(_command(c) for c in card.commands)),
+            "distribution": placed,
+            "data": {k: _few(v) for k, v in card.data.items()},
+        }
+    )
+
+
+def _beside(found: Beside, renamed: dict[str, str]) -> Beside:
+    return found.model_copy(
+        update={
+            "refused": renamed.get(found.refused, ""),
+            "harmless": renamed.get(found.harmless, ""),
+            "text": mask(found.text),
+        }
+    )
+
+
+def _few(counts: dict[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, n in counts.items():
+        found[_path(name)] = found.get(_path(name), 0) + n
+    return found
+
+
+def _kind(error: str | None) -> str | None:
+    """The kind of an error, before its details."""
+    return None if error is None else error.partition(":")[0][:40]
+
+
+def _path(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def _command(command: str) -> str:
+    """`forethought attack …`: what was run, not on what."""
+    return " ".join([*command.split()[:2], "…"]) if command else ""

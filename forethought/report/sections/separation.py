@@ -1,0 +1,65 @@
+"""Without a threshold: ROC curves and AUROC of the log-odds of refusing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from forethought.analysis.summary import DIRECT
+from forethought.report import curves
+from forethought.report.data import ReportData
+from forethought.report.section import Gathered, Section, Table, draw, flat, model_views
+from forethought.report.text import View
+
+
+def section(found: Gathered) -> Section | None:
+    """None where no model has a score run."""
+    data = found.data
+    view, drawn = separation(data), rocs(data)
+    if not drawn and not view["short"]:
+        return None
+    body = draw("separation.html.j2", found, separation=view, rocs=drawn, models=model_views(data))
+    points = [
+        {"model": c.model, "scope": c.scope, "against": c.against, "false positive rate": x, "true positive rate": y}
+        for c in data.curves
+        for x, y in c.points
+    ]
+    tables = [
+        Table(
+            "auroc",
+            "a model and attack against others",
+            [flat(s, leave=("loss", "operating")) for s in data.separations],
+        )
+    ]
+    if data.auroc_changes:
+        tables.append(Table("auroc-differences", "a model less the reference", [flat(c) for c in data.auroc_changes]))
+    return Section("roc", "Without a threshold", body, (*tables, Table("roc", "a point of a curve", points)))
+
+
+def rocs(data: ReportData) -> list[View]:
+    """One small figure for each comparison that has a curve."""
+    places = {m.name: i for i, m in enumerate(data.models)}
+    found: dict[tuple[str, str], list[tuple[int, tuple[tuple[float, float], ...]]]] = {}
+    for curve in data.curves:
+        found.setdefault((curve.scope, curve.against), []).append((places[curve.model], curve.points))
+    order = sorted(found, key=lambda key: (key[1] != "benign", key[0] != "direct"))
+    return [
+        {"scope": scope, "against": against, "figure": Markup(curves.roc(found[scope, against]))}
+        for scope, against in order
+    ]
+
+
+def separation(data: ReportData) -> View:
+    """AUROC by what harmful requests are set against: direct and mean first, then attack by attack."""
+    rows: dict[tuple[Any, ...], View] = {}
+    for s in data.separations:
+        row = rows.setdefault(
+            (s.against, s.attack), {"attack": s.attack, "against": s.against, "cells": {}, "changes": {}}
+        )
+        row["cells"][s.model] = s
+    for c in data.auroc_changes:
+        if (c.against, c.attack) in rows:
+            rows[c.against, c.attack]["changes"][c.first] = c.difference
+    short = [row for row in rows.values() if row["attack"] in (DIRECT, "mean")]
+    return {"short": short, "long": [row for row in rows.values() if row["attack"] not in (DIRECT, "mean")]}
