@@ -88,15 +88,24 @@ class Browser:
 
     def click(self, css: str) -> None:
         """A click of the mouse in the middle of the first element that fits, scrolled to where it can be seen."""
-        spot = f"(() => {{ const e = document.querySelector({json.dumps(css)}); e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
-        spot += "const b = e.getClientRects()[0]; return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        # Twice, since what comes into view may be laid out only then, and move the rest.
+        spot = f"""(async () => {{
+            const found = document.querySelector({json.dumps(css)});
+            for (let i = 0; i < 2; i++) {{
+                found.scrollIntoView({{block: "center", behavior: "instant"}});
+                await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+            }}
+            const box = found.getClientRects()[0];
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()"""
         x, y = self.run(spot)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def text(self) -> str:
-        """What a person can read on the page, veiled parts included."""
-        return str(self.run("document.body.innerText"))
+        """All text of the page but scripts: what can be read, found, copied or printed, on the screen or off it."""
+        copy = "const copy = document.body.cloneNode(true); copy.querySelectorAll('script').forEach((s) => s.remove());"
+        return str(self.run(f"(() => {{ {copy} return copy.textContent; }})()"))
 
     def shoot(self, out: Path, css: str = "body", most: int = 4000) -> None:
         """A picture of one element."""

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -19,10 +20,15 @@ from forethought.flow import Flow
 from forethought.judges import Judge
 from forethought.pipeline import plan_experiment, run_experiment
 from forethought.records import Attempt, Prompt, Sampling, Sent, Verdict, make_prompt
-from forethought.report.gather import gather, write_report
+from forethought.report.data import ReportData
+from forethought.report.gather import gather, read_models, write_report
 from forethought.report.page import render
 
 PROMPTS = [make_prompt(f"Tell me about bread, part {i}", "benign" if i % 2 else "harmful", "test") for i in range(6)]
+
+
+def gathered(runs: dict[str, list[Path]], **settings: Any) -> ReportData:
+    return gather(read_models(runs), **settings)
 
 
 def questions(home: Path) -> Path:
@@ -45,7 +51,7 @@ def judged(home: Path, name: str, max_tokens: int = 16, overwrite: bool = False)
 
 def test_two_models_side_by_side(tmp_path: Path) -> None:
     runs = {"no": [judged(tmp_path, "refuse")], "yes": [judged(tmp_path, "comply")]}
-    data = gather(runs, title="t")
+    data = gathered(runs, title="t")
     rates = {(c.model, c.attack, c.label): c.positive.value for c in data.cells}
     assert rates["no", "persona", "harmful"] == 0.0
     assert rates["yes", "persona", "harmful"] == 1.0
@@ -58,12 +64,12 @@ def test_attempts_made_anew_after_they_were_judged(tmp_path: Path) -> None:
     config = AttackConfig(attacks=("direct", "persona"), sampling=Sampling(max_tokens=8))
     stages.attack(tmp_path / "attack-refuse", ModelConfig(name="scripted:refuse"), PROMPTS, config, overwrite=True)
     with pytest.raises(ForethoughtError, match="was made anew after"):
-        gather({"a": [path]}, title="t")
+        gathered({"a": [path]}, title="t")
 
 
 def test_models_sampled_differently_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(ForethoughtError, match="other sampling"):
-        gather({"a": [judged(tmp_path, "refuse")], "b": [judged(tmp_path, "comply", max_tokens=8)]}, title="t")
+        gathered({"a": [judged(tmp_path, "refuse")], "b": [judged(tmp_path, "comply", max_tokens=8)]}, title="t")
 
 
 def crashing() -> Judge:
@@ -120,7 +126,7 @@ def test_what_is_broken_is_unscored_and_never_safe(tmp_path: Path) -> None:
     )
     tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
     spoken = stages.judge(tmp_path / "judge", tried.path, names, garbled(tmp_path))
-    data = gather({"m": [spoken.path]}, title="t")
+    data = gathered({"m": [spoken.path]}, title="t")
     page = render(data)
     for judge in names[1:]:
         cells = [c for c in data.cells if c.judge == judge]
@@ -149,14 +155,14 @@ def test_judges_side_by_side_from_several_runs(tmp_path: Path) -> None:
     script.write_text("- {say: 'yes'}\n", encoding="utf-8")
     source = tmp_path / "attack-comply"
     two = stages.judge(tmp_path / "second", source, ["harmbench"], ModelConfig(name=f"scripted:{script}")).path
-    data = gather({"m": [one, two]}, title="t")
+    data = gathered({"m": [one, two]}, title="t")
     assert [(j.name, j.knows) for j in data.judges] == [("refusal", "not refused"), ("harmbench", "harmful")]
     assert {(p.judge, p.label, p.measure) for p in data.pools} == {
         ("refusal", "harmful", "not refused"), ("refusal", "benign", "refused"), ("harmbench", "harmful", "harmful"),
     }  # fmt: skip
     assert [a.observed for a in data.agreement[""]] == [1.0]
     with pytest.raises(ForethoughtError, match="spoke twice"):
-        gather({"m": [one, one]}, title="t")
+        gathered({"m": [one, one]}, title="t")
 
 
 def test_runs_are_told_apart_and_put_together(tmp_path: Path) -> None:
@@ -168,7 +174,7 @@ def test_runs_are_told_apart_and_put_together(tmp_path: Path) -> None:
         for n in ("refuse", "comply")
     }
     runs = {"no": [able["refuse"], sure, scored], "yes": [unsure, able["comply"]]}
-    data = gather(runs, title="t", reference="yes")
+    data = gathered(runs, title="t", reference="yes")
     assert {c.model for c in data.differences} == {"no"}
     assert {(c.model, c.against) for c in data.curves} == {("no", "benign")}
     assert all(s.model == "no" for s in data.separations) and data.separations and not data.auroc_changes
@@ -186,9 +192,9 @@ def test_runs_are_told_apart_and_put_together(tmp_path: Path) -> None:
         ("yes", able["refuse"]): "is of scripted:refuse",
     }.items():
         with pytest.raises(ForethoughtError, match=re.escape(part)):
-            gather({**runs, bad[0]: [*runs.get(bad[0], []), bad[1]]}, title="t")
+            gathered({**runs, bad[0]: [*runs.get(bad[0], []), bad[1]]}, title="t")
     with pytest.raises(ForethoughtError, match="Did you mean 'yes'"):
-        gather(runs, title="t", reference="yess")
+        gathered(runs, title="t", reference="yess")
 
 
 def test_an_experiment_scores_and_asks(tmp_path: Path) -> None:
@@ -212,7 +218,7 @@ def test_more_tries_and_what_they_cost(tmp_path: Path) -> None:
     config = AttackConfig(attacks=("direct", "bon(n=3)"), sampling=Sampling(max_tokens=16))
     tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
     spoken = stages.judge(tmp_path / "judge", tried.path, ["refusal"]).path
-    data = gather({"m": [spoken]}, title="t")
+    data = gathered({"m": [spoken]}, title="t")
     found = {(t.found.kind, t.found.tries): (t.found.value, t.found.prompts) for t in data.tries}
     assert found == {(k, n): (1.0, 3) for k in ("bon_attack", "safe_of_n") for n in (1, 2, 3)}
     cost = {c.attack: c for c in data.costs}
@@ -246,7 +252,7 @@ def test_a_score_out_of_range_is_no_verdict(score: float) -> None:
 def test_a_report_on_attacks_put_together(tmp_path: Path) -> None:
     config = AttackConfig(attacks=("direct", "leetspeak+persona"), sampling=Sampling(max_tokens=16))
     tried = stages.attack(tmp_path / "attack", ModelConfig(name="scripted:comply"), PROMPTS, config)
-    data = gather({"m": [stages.judge(tmp_path / "judge", tried.path, ["refusal"]).path]}, title="t")
+    data = gathered({"m": [stages.judge(tmp_path / "judge", tried.path, ["refusal"]).path]}, title="t")
     card = next(a for a in data.attacks if a.name == "leetspeak+persona")
     assert card.about == "digits for letters; then puts the request to an assistant without limits"
     assert (card.paper, card.family) == ("arXiv 2307.02483, arXiv 2308.03825", "combined")
@@ -271,7 +277,7 @@ def test_a_judge_that_also_graded_inside_the_attacks_is_named(
         f"'scripted:{grader}' grades inside the attacks and is behind the judge 'harmbench' too"
         in capsys.readouterr().out
     )
-    cards = {j.name: j.model for j in gather({"m": [tmp_path / "judge"]}, title="t").judges}
+    cards = {j.name: j.model for j in gathered({"m": [tmp_path / "judge"]}, title="t").judges}
     assert "aimed at its verdict" in cards["harmbench"] and not cards["refusal"]
     other = stages.judge(tmp_path / "other", tried.path, ["harmbench"], ModelConfig(name="scripted:comply"))
     assert other.info["graded_inside"] == []

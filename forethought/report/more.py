@@ -134,14 +134,15 @@ def refused(models: Sequence[ModelRuns], heard: Heard, given: str | None, used: 
 
 def _policy(given: str | None, used: Named | None) -> tuple[Policy | None, str]:
     if given is not None:
-        return load_policy(given), f"read by the policy '{given}'"
+        policy = load_policy(given)
+        return policy, f"read by the policy '{policy.name}'"
     name, hash = used or ("default", "")
     if name not in shipped() and not Path(name).is_file():
         return None, f"The policy '{name}' of the training does not ship with Forethought: name its file with --policy."
     policy = load_policy(name)
     if hash and policy.hash != hash:
         return None, f"The policy '{name}' has changed since the training: name the file it used with --policy."
-    return policy, f"read by the policy '{name}'" + ("" if used else ", which no model here was trained on")
+    return policy, f"read by the policy '{policy.name}'" + ("" if used else ", which no model here was trained on")
 
 
 def _beside(model: ModelRuns, hits: Mapping[str, bool | None], policy: Policy) -> list[Beside]:

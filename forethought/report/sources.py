@@ -80,7 +80,8 @@ def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
             if info["command"] in KINDS or each == path:
                 groups.setdefault(digest(_target(each, info)), []).append((name, each))
     found: dict[str, list[Path]] = {}
-    for members in groups.values():
+    # What was trained comes after what was not, so that the first, with which the others are compared, is an untuned one.
+    for members in sorted(groups.values(), key=lambda members: _trained(members[0][1])):
         judged = [p.name for _, p in members if read_info(p)["command"] == "judge"]
         given = [name for name, _ in members if name]
         name = next(iter([*given, *judged]), members[0][1].name)
@@ -88,6 +89,10 @@ def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
             raise ForethoughtError(f"two models would both be called '{name}'. Name one: NAME={members[0][1]}.")
         found[name] = [path for _, path in members]
     return found
+
+
+def _trained(path: Path) -> bool:
+    return (Path(str(_target(path, read_info(path))[0])) / "run.json").exists()
 
 
 def _target(path: Path, info: dict[str, Any]) -> list[Any]:

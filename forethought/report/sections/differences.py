@@ -7,6 +7,7 @@ from typing import Any
 
 from forethought.analysis.paired import Comparison
 from forethought.analysis.summary import ATTACKED, DIRECT
+from forethought.records import LABELS
 from forethought.report.data import ReportData
 from forethought.report.headline import headline
 from forethought.report.section import SMALL_N, Gathered, Section, Table, draw, flat
@@ -41,7 +42,7 @@ def differences(data: ReportData) -> View:
             len([c for c in t if c.difference.corrected is not None and c.difference.corrected < 0.05])
             for t in (data.differences, data.by_attack, data.every_pair)
         ],
-        "every_pair": data.every_pair,
+        "every_pair": sorted(data.every_pair, key=lambda c: (LABELS.index(c.label), c.judge, c.scope)),
         "places": {m.name: i for i, m in enumerate(data.models)},
         "rows": _lines(data, data.differences),
         "by_attack": _lines(data, data.by_attack),

@@ -11,6 +11,7 @@ from forethought.report.section import SMALL_N, Gathered, Section, Table, draw, 
 from forethought.report.text import Row, View
 
 WORDS, CLOSEST = 4, 2  # Shown of each category and model.
+LEAST = 0.2  # Two requests less similar than this share little but common words.
 SHADES = 4
 
 
@@ -26,7 +27,7 @@ def section(found: Gathered) -> Section | None:
         matrices=[m for m in (matrix(data, i) for i in range(len(data.models))) if m],
         silent=[v for v in model_views(data) if not _names_any(data, v["card"].name)],
         models=model_views(data),
-        shown={"words": WORDS, "closest": CLOSEST},
+        shown={"words": WORDS, "closest": CLOSEST, "least": LEAST},
     )
     rows: list[Row] = [flat(r) for r in data.refusals]
     for row, refused in zip(rows, data.refusals, strict=True):
@@ -85,7 +86,7 @@ def _column(data: ReportData, refused: Refused | None) -> View | None:
         "right": rate_view(refused.right, refused.right.scored) if refused.right.scored else None,
         "cited": list(named.items()),
         "words": list(refused.words.items()),
-        "beside": sorted(beside, key=lambda b: -b.similarity),
+        "beside": sorted((b for b in beside if b.similarity >= LEAST), key=lambda b: -b.similarity),
     }
 
 
