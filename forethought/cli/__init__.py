@@ -16,6 +16,7 @@ from forethought.cli import (
     check,
     data,
     experiment,
+    export,
     judge,
     policy,
     report,
@@ -50,6 +51,7 @@ app.add_typer(capability.capability_app, name="capability")
 app.add_typer(analyze.analyze_app, name="analyze")
 app.add_typer(judge.judge_app, name="judge")
 app.add_typer(data.data_app, name="data")
+app.add_typer(export.export_app, name="export")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(styles.styles_app, name="styles")
 

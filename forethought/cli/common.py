@@ -82,6 +82,12 @@ def read_budget(text: str | None) -> Any:
     return found
 
 
+def named_run(item: str) -> tuple[str, Path]:
+    """`NAME=RUN` or `RUN`, as (name or nothing, path)."""
+    name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
+    return (name if eq else "", Path(path))
+
+
 def pairs(items: list[str]) -> dict[str, str]:
     pairs = {}
     for item in items:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from forethought.cli.common import named_run
+
 
 def report(
     runs: Annotated[list[str], typer.Argument(help="Runs, each as NAME=RUN or RUN; NAME may come several times.")],
@@ -40,10 +42,7 @@ def report(
     from forethought.report.gather import write_report
     from forethought.report.sources import by_target
 
-    found = []
-    for item in runs:
-        name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
-        found.append((name if eq else "", Path(path)))
+    found = [named_run(item) for item in runs]
     named: dict[str, list[Path]] = by_target(found) if compare else {}
     for name, where in [] if compare else found:
         named.setdefault(name or where.name, []).append(where)

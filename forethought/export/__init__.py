@@ -1,0 +1,43 @@
+"""Attempts and verdicts for other tools: what a run holds, in a form that they open. One file a form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from forethought.errors import ForethoughtError
+from forethought.records import Attempt
+from forethought.report.sources import ModelRuns, read_model
+from forethought.run import read_info, read_run
+
+
+def read_models(runs: Sequence[tuple[str, Path]]) -> list[ModelRuns]:
+    """The models of judge runs, or of attack runs that were not judged, as (name, path); several of one name add up.
+
+    Raises ForethoughtError for a run of another kind.
+    """
+    named: dict[str, list[Path]] = {}
+    for name, path in runs:
+        named.setdefault(name or path.name, []).append(path)
+    return [_read(name, paths) for name, paths in named.items()]
+
+
+def _read(name: str, paths: list[Path]) -> ModelRuns:
+    kinds = {read_info(path)["command"] for path in paths}
+    if kinds == {"attack"}:
+        found = ModelRuns(name, attacks=[read_run(path, "attack") for path in paths])
+        found.attempts = [a for run in found.attacks for a in run.read("attempts.jsonl", Attempt)]
+        return found
+    if kinds == {"judge"}:
+        return read_model(name, paths)
+    raise ForethoughtError(
+        f"'{name}' is of {', '.join(sorted(kinds))}. Export judge runs, or attack runs that were not judged."
+    )
+
+
+def folder(out: Path) -> Path:
+    """A new or empty folder. ForethoughtError where it holds anything, which is never written over."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ForethoughtError(f"{out} is not an empty folder. Choose another with --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
