@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from forethought.analysis.rates import Outcome, Rate, clustered
+from forethought.chat import CLOSE
 from forethought.data.overlap import normalise
 from forethought.policy import Policy
 from forethought.records import Attempt, Decision, Record
@@ -47,8 +48,9 @@ def names(text: str, categories: Mapping[str, str]) -> list[str]:
 
 
 def cited(attempt: Attempt, categories: Mapping[str, str]) -> str:
-    """The one category that the answer names or, where it names none, the thought; else NONE or SEVERAL."""
-    for text in (attempt.answer, attempt.reasoning or ""):
+    """The one category that the answer names or, where it names none, the thought, unless the attack wrote it; else NONE or SEVERAL."""
+    own = "" if CLOSE in attempt.prefix else attempt.reasoning or ""
+    for text in (attempt.answer, own):
         found = names(text, categories)
         if found:
             return found[0] if len(found) == 1 else SEVERAL

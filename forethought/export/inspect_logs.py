@@ -39,7 +39,7 @@ def export(models: Sequence[ModelRuns], out: Path) -> list[Path]:
             attempts = [a for a in model.attempts if a.attack == attack]
             log = _log(model, attack, attempts, said, [c for c in found if c.attack == attack])
             stamp = log.eval.created.replace(":", "-")[:19]
-            name = re.sub(r"\W+", "-", f"{model.name}-{attack}").strip("-")[:80]
+            name = re.sub(r"[\W_]+", "-", f"{model.name}-{attack}").strip("-")[:80]
             path = home / f"{stamp}_{name}_{log.eval.task_id}.eval"
             write_eval_log(log, str(path))
             written.append(path)
@@ -131,9 +131,10 @@ def _sample(log: str, target: str, a: Attempt, verdicts: Sequence[Verdict]) -> A
         "label": p.label, "category": p.category, "source": p.source, "prompt": p.id, "request": p.request, "attack": a.attack,
         "status": a.status, "prefix": a.prefix, "sample": a.sample, "raw": a.raw, "error": a.error,
     }  # fmt: skip
+    kept = {k: v for k, v in facts.items() if v not in (None, "")}
     return EvalSample(
-        id=a.id, epoch=1, uuid=digest(log, a.id, length=22), input=turns, target="", messages=[*turns, reply], output=output,
-        scores={v.judge: _score(v) for v in verdicts}, metadata={k: v for k, v in facts.items() if v not in (None, "")},
+        id=a.id, epoch=1, uuid=digest(log, a.id, length=22), input=turns, target="", messages=[*turns, reply],
+        output=output, scores={v.judge: _score(v) for v in verdicts}, model_usage={target: usage}, metadata=kept,
     )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ def render(data: ReportData, models: Sequence[ModelRuns] = (), *, redacted: bool
     """
     found = Gathered(data, tuple(models), redacted)
     sections = [made for section in SECTIONS if (made := section(found)) is not None]
-    style, script = resource("page.css"), resource("page.js")
+    style = resource("page.css") + "".join(s.style for s in sections)
+    script = resource("page.js")
     return str(
         draw(
             "page.html.j2",

@@ -57,12 +57,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One section: `id` is its anchor, `nav` its name in the list of sections, `body` HTML that begins with its h2 (id `h-{id}`)."""
+    """One section: `id` is its anchor, `nav` its name in the list of sections, `body` HTML that begins with its h2
+    (id `h-{id}`). `style` is CSS of its own: the page allows neither style attributes nor a second style sheet."""
 
     id: str
     nav: str
     body: Markup
     tables: tuple[Table, ...] = ()
+    style: str = ""
 
 
 def flat(record: Record, *, leave: tuple[str, ...] = ()) -> Row:

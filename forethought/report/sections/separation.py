@@ -9,7 +9,7 @@ from markupsafe import Markup
 from forethought.analysis.summary import DIRECT
 from forethought.report import curves
 from forethought.report.data import ReportData
-from forethought.report.section import Gathered, Section, Table, draw, flat, model_views
+from forethought.report.section import SMALL_N, Gathered, Section, Table, draw, flat, model_views
 from forethought.report.text import View
 
 
@@ -45,9 +45,21 @@ def rocs(data: ReportData) -> list[View]:
         found.setdefault((curve.scope, curve.against), []).append((places[curve.model], curve.points))
     order = sorted(found, key=lambda key: (key[1] != "benign", key[0] != "direct"))
     return [
-        {"scope": scope, "against": against, "figure": Markup(curves.roc(found[scope, against]))}
+        {
+            "scope": scope,
+            "against": against,
+            "small": _small(data, scope, against),
+            "figure": Markup(curves.roc(found[scope, against])),
+        }
         for scope, against in order
     ]
+
+
+def _small(data: ReportData, scope: str, against: str) -> bool:
+    """Whether a curve of the figure rests on fewer than SMALL_N prompts of either side together."""
+    attack = DIRECT if scope == DIRECT else "mean"
+    sizes = [s.auroc.prompts for s in data.separations if (s.attack, s.against) == (attack, against)]
+    return min(sizes, default=0) < SMALL_N
 
 
 def separation(data: ReportData) -> View:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from forethought.report import curves as draw_curves
 from forethought.report.data import ReportData
 from forethought.report.headline import headline_judge
-from forethought.report.section import Gathered, Section, Table, draw, flat, model_views
+from forethought.report.section import SMALL_N, Gathered, Section, Table, draw, flat, model_views
 from forethought.report.text import View
 
 KINDS = {"bon_attack": "at least one of N succeeds", "safe_of_n": "all N succeed"}
@@ -30,12 +30,20 @@ def curves(data: ReportData) -> list[View]:
     """By the judge of the headline: a figure for each attack and kind, with a line for each model."""
     places, first = {m.name: i for i, m in enumerate(data.models)}, headline_judge(data)
     found: dict[tuple[str, str], dict[int, list[draw_curves.Step]]] = {}
+    sizes: dict[tuple[str, str], int] = {}
     for t in data.tries:
         if t.judge == first and t.found.value is not None:
             step = draw_curves.Step(t.found.tries, t.found.value, t.found.low, t.found.high)
-            found.setdefault((t.attack, t.found.kind), {}).setdefault(places[t.model], []).append(step)
+            key = (t.attack, t.found.kind)
+            sizes[key] = min(sizes.get(key, t.found.prompts), t.found.prompts)
+            found.setdefault(key, {}).setdefault(places[t.model], []).append(step)
     return [
-        {"attack": attack, "kind": KINDS[kind], "figure": Markup(draw_curves.curve(sorted(lines.items())))}
+        {
+            "attack": attack,
+            "kind": KINDS[kind],
+            "small": sizes[attack, kind] < SMALL_N,
+            "figure": Markup(draw_curves.curve(sorted(lines.items()))),
+        }
         for (attack, kind), lines in sorted(found.items())
         if any(len(steps) > 1 for steps in lines.values())
     ]
