@@ -88,15 +88,17 @@ class Browser:
 
     def click(self, css: str) -> None:
         """A click of the mouse in the middle of the first element that fits, scrolled to where it can be seen."""
-        # Twice, since what comes into view may be laid out only then, and move the rest.
+        # Again until it stays where it is: what comes into view may be laid out only then, and move the rest.
         spot = f"""(async () => {{
             const found = document.querySelector({json.dumps(css)});
-            for (let i = 0; i < 2; i++) {{
+            for (let i = 0, last = NaN; i < 60; i++) {{
                 found.scrollIntoView({{block: "center", behavior: "instant"}});
                 await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+                const box = found.getClientRects()[0], x = box.x + box.width / 2, y = box.y + box.height / 2;
+                if (y === last && found.contains(document.elementFromPoint(x, y))) return [x, y];
+                last = y;
             }}
-            const box = found.getClientRects()[0];
-            return [box.x + box.width / 2, box.y + box.height / 2];
+            throw new Error("it does not stay in view: " + {json.dumps(css)});
         }})()"""
         x, y = self.run(spot)
         for kind in ("mousePressed", "mouseReleased"):
