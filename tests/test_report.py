@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, Browser, browser
 
+from forethought.analysis.capability import Ability
 from forethought.analysis.distribution import Distribution
 from forethought.analysis.rates import by_judge, cells, outcomes_of, rate
 from forethought.analysis.summary import differences, differences_by_attack, length, pools
 from forethought.records import Attempt, Label, Prompt, SplitStatus, Verdict, make_prompt, user
-from forethought.report import figures, headline, page
+from forethought.report import curves, figures, headline, page
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
-from forethought.report.text import clean, percent
+from forethought.report.text import as_csv, clean, percent
 
 HOSTILE = (
     "{{ 7*7 }} {% raw %} <script>alert(1)</script> <!-- </script> <img src=x onerror=alert(2)> 🙂 \x00\x1b[31m"
@@ -343,6 +344,37 @@ def test_a_figure_escapes_names_and_leaves_out_what_has_no_score() -> None:
     assert "&lt;b&gt;&amp;" in drawn
     assert "silent" not in drawn
     assert ["mark" in figures.strip(r, 0) for r in (some, none)] == [True, False]
+
+
+def test_in_and_out_of_distribution_and_capability_head_the_page(data: ReportData) -> None:
+    able = Ability(task="arc", mode="likelihood", n=40, accuracy=rate(31, 40, 0), chance=0.5)
+    models = tuple(
+        m.model_copy(update={"losses": ((1, 4.0), (2, 2.0), (3, 1.0)), "data": {"source": {"starter": 9}}})
+        for m in data.models
+    )
+    source = page.render(data.model_copy(update={"abilities": {"scot": (able,)}, "models": models}))
+    seen = Seen(source).visible
+    assert "In and out of distribution" in seen and "no such split" in seen
+    assert "arc, likelihood, higher is better" in seen and "78%" in seen
+    assert source.count('aria-label="Training loss"') == 3 and "starter (9)" in seen
+    assert "In and out of distribution" not in page.render(
+        data.model_copy(update={"models": tuple(m.model_copy(update={"distribution": None}) for m in data.models)})
+    )
+
+
+def test_curves_draw_every_model_within_the_frame() -> None:
+    steps = [curves.Step(n, share, share / 2, min(1.0, share + 0.1)) for n, share in ((1, 0.1), (4, 0.5), (128, 1.0))]
+    drawn = curves.curve([(0, steps), (3, steps[:1])])
+    assert (drawn.count("<polyline"), drawn.count('class="mark"')) == (2, 4)
+    for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", drawn):
+        assert 0 <= float(x) <= 300 and 0 <= float(y) <= 300
+    assert ">128<" in drawn and ">1<" in drawn
+    assert curves.loss(0, [(1, 2.0), (10, 1.0)]).count("<polyline") == 2
+
+
+def test_a_table_runs_no_formula_in_a_spreadsheet() -> None:
+    rows = [{"model": "=1+1", "n": -2, "share": None}, {"model": "a,b", "extra": "@x"}]
+    assert as_csv(rows).splitlines() == ["model,n,share,extra", "'=1+1,-2,,", '"a,b",,,\'@x']
 
 
 def test_the_report_loads_no_torch() -> None:

@@ -27,7 +27,7 @@
     box.append(button);
   });
 
-  const { models, chunk, count, index, chunks } = JSON.parse(document.getElementById("data").textContent);
+  const { models, masked, chunk, count, index, chunks } = JSON.parse(document.getElementById("data").textContent);
   const list = document.getElementById("list");
   const more = document.getElementById("more");
   const form = document.getElementById("filter");
@@ -73,7 +73,7 @@
 
   const reasoning = (answer, open) => {
     if (!answer.reasoning) return null;
-    const summary = make("summary", "", `Reasoning, ${answer.reasoning.length} characters`);
+    const summary = make("summary", "", masked ? "Reasoning" : `Reasoning, ${answer.reasoning.length} characters`);
     return make("details", "", summary, block(answer.reasoning, open));
   };
 
@@ -99,7 +99,7 @@
   };
 
   const groupNode = (group) => {
-    const closed = group.label === "harmful";
+    const closed = group.label === "harmful" && !masked;
     const article = make("article", "group");
     article.id = "t-" + group.ref;
     const fill = (open) => {

@@ -19,7 +19,8 @@ def section(found: Gathered) -> Section | None:
     """Always there."""
     data = found.data
     groups = transcripts.groups(data)
-    payload = {"models": [clean(m.name) for m in data.models]} | transcripts.packed(groups)
+    about = {"models": [clean(m.name) for m in data.models], "masked": found.redacted}
+    payload = about | transcripts.packed(groups)
     body = draw(
         "transcripts.html.j2",
         found,
