@@ -18,7 +18,7 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question, Search
 from forethought.models.decode import POSITIONS, Decoder, Row
 from forethought.models.packed import pack_linears
-from forethought.models.slots import ATTENTION
+from forethought.models.slots import ATTENTION, plain_attention
 from forethought.records import Found, Reply, Sampling, digest
 from forethought.run import hash_file
 
@@ -42,7 +42,7 @@ class HFModel:
         self.pinned = True
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        self.slotted = _can_use_slots(model)
+        self.slotted = plain_attention(model)
         self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
@@ -228,12 +228,3 @@ def weights_hash(source: str | None, adapter: Path | None) -> str:
         if f.suffix in (".safetensors", ".bin", ".json", ".jinja")
     ]
     return digest([(f.name, hash_file(f)) for f in files])
-
-
-def _can_use_slots(model: PreTrainedModel) -> bool:
-    """Whether every layer is plain full attention through transformers' attention interface."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
-    own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
-    return plain and own and not getattr(config, "is_encoder_decoder", False)

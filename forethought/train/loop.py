@@ -23,7 +23,8 @@ from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.run import Run, explain_disk
 from forethought.train.base import REFERENCE, Base, load_trained, quiet, with_adapter
-from forethought.train.launch import is_first, processes, wait
+from forethought.train.fused import fuse_adapters
+from forethought.train.launch import is_first, processes, sharded, wait
 from forethought.train.rows import count_steps, per_forward
 from forethought.train.watch import Watch, explain_memory, last_whole_checkpoint
 
@@ -50,6 +51,8 @@ def make_trainer(
     arguments = make_arguments(len(data), width or len(data[0]), config, run.path / "checkpoints", seed)
     with quiet():
         model = with_adapter(load_trained(base, config), base, config, seed, layers)
+    if not sharded():  # A fused layer reads its parts' weights, which are elsewhere then.
+        fuse_adapters(model)
     trainer = kind(
         model=model,
         args=arguments,
@@ -79,7 +82,7 @@ def make_arguments(elements: int, width: int, config: TrainConfig, out: Path, se
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(config.warmup * steps),
         weight_decay=config.weight_decay,
-        bf16=config.dtype == "bfloat16" and on_gpu,
+        bf16=config.dtype == "bfloat16" and (on_gpu or config.lora_rank == 0),
         use_cpu=not on_gpu,
         remove_unused_columns=False,
         logging_steps=1,
