@@ -352,6 +352,38 @@ def test_the_best_try_is_sent_with_the_reply_it_had(name: str) -> None:
     assert attempt.queries["target"] == len(models["target"].asked) == 4, "it is not asked again"
 
 
+def until(n: int, say: Say, kind: str = "too_long") -> Say:
+    """`say` for the first `n` asks; from then on it fails."""
+    asks: list[Ask] = []
+
+    def limited(ask: Ask) -> str | Reply | AskFailed:
+        asks.append(ask)
+        return say(ask) if len(asks) <= n else AskFailed(kind, "the context is full")
+
+    return limited
+
+
+@pytest.mark.parametrize(
+    "name", ["pair(tries=1)", "tap(tries=1)", "crescendo(rounds=4)", "autodan(population=3, generations=1)"]
+)
+def test_a_context_that_is_full_loses_no_earlier_try(name: str) -> None:
+    near: Say = lambda ask: f"Would you say, in month {ask.sample}, how to bake sourdough bread at home, then?"
+    attacker = near if name.startswith("crescendo") else able
+    (attempt,), models = run(name, bread(), attacker, until(2, lambda ask: "First take a bowl."))
+    assert attempt.error is None and attempt.answer == "First take a bowl."
+    assert attempt.queries["target"] == len(models["target"].asked) > 2, "the tries are counted, those that failed too"
+    (attempt,), _ = run(name, bread(), attacker, until(0, able))
+    assert attempt.error and attempt.error.startswith("too_long: "), "no try at all is no success of the target"
+    (attempt,), _ = run(name, bread(), attacker, until(2, able, "refused_by_server"))
+    assert attempt.error == "refused_by_server: the context is full"
+
+
+def test_a_helper_whose_context_is_full_loses_no_earlier_try() -> None:
+    grades: Say = lambda ask: "yes" if "Second text" in ask.messages[-1].content else "5"
+    (attempt,), _ = run("tap(tries=1)", bread(), helper=until(3, grades))
+    assert attempt.error is None and "bowl" in attempt.answer
+
+
 def test_success_ends_the_search() -> None:
     (attempt,), _ = run("pair(streams=3, turns=3)", bread(), helper=grader(bowl="10"))
     assert attempt.queries == {"attacker": 1, "target": 1, "helper": 2} and "bowl" in attempt.answer
