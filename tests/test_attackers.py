@@ -186,6 +186,21 @@ def test_an_attacker_that_thinks_first_is_given_room() -> None:
     assert attempt.error == "not_applicable: the attacker's text is cut off, in 3 tries"
 
 
+def test_a_translation_that_is_cut_off_is_given_room() -> None:
+    rooms: list[int] = []
+
+    def thinks(ask: Ask) -> str | Reply | AskFailed:
+        rooms.append(ask.sampling.max_tokens)
+        return Reply(text="<think> hm", stop="length") if rooms[-1] < 3200 else able(ask)
+
+    (attempt,), _ = run("translation", bread(), thinks)
+    assert attempt.error is None and rooms == [800, 1600, 3200, 3200], "the way back has the room of the way there"
+    rooms.clear()
+    (attempt,), _ = run("translation(tries=2)", bread(), thinks)
+    expected = "not_applicable: no translation into French could be used: the attacker's text is cut off, in 2 tries"
+    assert attempt.error == expected and rooms == [800, 1600]
+
+
 def test_an_attacker_that_breaks_is_an_error_and_not_safety() -> None:
     for name in ATTACKERS:
         (attempt,), _ = run(name, bread(), lambda ask: AskFailed("refused_by_server", "no"))
