@@ -13,7 +13,7 @@ from conftest import HOSTILE
 from typer.testing import CliRunner
 
 from forethought import stages
-from forethought.attacks import ATTACKS, HELPED, cost_of, load_attack, needed
+from forethought.attacks import ATTACKS, HELPED, Attack, cost_of, load_attack, needed
 from forethought.attacks.attacker import bare, clip, loses
 from forethought.attacks.autodan import cross
 from forethought.attacks.grading import grade, read_grade
@@ -23,11 +23,12 @@ from forethought.attacks.template_file import MARK
 from forethought.cli import app
 from forethought.config import AttackConfig, Experiment, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Choose, Job, Logprobs, Question, run_flows
+from forethought.flow import Ask, Choose, Flow, Job, Logprobs, Question, run_flows
 from forethought.models.scripted import ScriptedModel
 from forethought.pipeline import run_experiment
-from forethought.records import Attempt, Message, Prompt, Reply, Sampling, make_prompt, user
+from forethought.records import Attempt, Message, Prompt, Reply, Sampling, Sent, make_prompt, user
 from forethought.run import read_jsonl
+from forethought.stages import shared
 from forethought.stages.attacking import attempt_flow
 
 ATTACKERS = [name for name, entry in ATTACKS.items() if "attacker" in entry.needs]
@@ -575,7 +576,7 @@ def test_the_stage_records_attacker_and_queries(tmp_path: Path) -> None:
     attacker = script(tmp_path / "a.yaml", "- say: 'yo fam, {text} no cap'\n")
     config = AttackConfig(attacks=("direct", "rewrite", "bon(n=3)"))
     run = stages.attack(tmp_path / "r", ModelConfig(name="scripted:comply"), [bread()], config, attacker=attacker)
-    assert run.info["config"]["attacker"]["name"] == run.info["config"]["helper"]["name"] == attacker.name
+    assert run.info["config"]["attacker"]["name"] == attacker.name
     assert attacker.name in run.info["inputs"], "an edited attacker is another input"
     found = run.read("attempts.jsonl", Attempt)
     assert [(a.attack, a.queries) for a in found] == [
@@ -590,6 +591,39 @@ def test_the_stage_records_attacker_and_queries(tmp_path: Path) -> None:
             config,
             attacker=ModelConfig(name="scripted:echo"),
         )
+
+
+def listen() -> Attack:
+    """An attack from outside the table, which may ask whom it likes."""
+
+    def attack(prompt: Prompt) -> Flow[list[Sent]]:
+        reply = yield Ask("attacker", prompt.messages)
+        assert isinstance(reply, Reply)
+        return [Sent(messages=user(f"psst {reply.text}"))]
+
+    return attack
+
+
+@pytest.mark.parametrize(
+    ("attacks", "roles"),
+    [
+        (("direct", "leetspeak+persona"), set()),
+        (("direct", "rewrite"), {"attacker"}),
+        (("direct", "pair(streams=1, turns=1)"), {"attacker", "helper"}),
+        (("direct", f"{__name__}:listen"), {"attacker", "helper"}),
+    ],
+)
+def test_a_model_that_no_attack_asks_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attacks: tuple[str, ...], roles: set[str]
+) -> None:
+    loaded: list[str] = []
+    load = shared.load
+    monkeypatch.setattr(shared, "load", lambda model: (loaded.append(model.name), load(model))[1])
+    attacker, helper = (script(tmp_path / f"{r}.yaml", "- say: 'yo, {text}'\n") for r in ("attacker", "helper"))
+    config = AttackConfig(attacks=attacks, attacker=attacker.name, helper=helper.name)
+    run = stages.attack(tmp_path / "r", ModelConfig(name="scripted:comply"), [bread()], config)
+    assert {name.rpartition("/")[2].removesuffix(".yaml") for name in loaded} - {"scripted:comply"} == roles
+    assert {r for r in ("attacker", "helper") if isinstance(run.info["config"][r], dict)} == roles
 
 
 def test_the_target_may_be_its_own_attacker_but_only_when_told(tmp_path: Path) -> None:
