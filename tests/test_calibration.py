@@ -223,6 +223,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         "harmbench(max_tokens=9)=scripted:say.yaml",
     ]
     assert "ok: 2" in run_command([*words, "--out", "b"], capsys, monkeypatch)
+    (tmp_path / "mine.csv").write_text(OWN + "q,a,yes,0,\n")
+    words = ["judge", "calibrate", "mine.csv", "--judges", "harmbench(max_tokens=9)", "--model", "scripted:say.yaml"]
+    table = run_command([*words, "--kinds", "harmbench(max_tokens=9)=harm"], capsys, monkeypatch)
+    assert "harm: people said" in table and "refusal: people said" not in table
     listing = run_command(["judge", "--list"], capsys, monkeypatch)
     for name, entry in JUDGES.items():
         assert name in listing and entry.needs in listing

@@ -396,6 +396,7 @@ def test_lists(name: str, table: dict[str, Any]) -> None:
         (["attack", "scripted:echo", "--data", "none.csv"], "no file 'none.csv'", 1),
         (["attack", "scripted:echo", "--take", "harmfull=3"], "'take.harmfull", 1),
         (["attack", "scripted:echo", "--take", "harmful"], "Write KEY=VALUE", 1),
+        (["attack", "scripted:echo", "--take", "=3"], "Write KEY=VALUE", 1),
         (["attack", "scripted:echo", "--temperature", "-1"], "temperature", 2),
         (["attack", "scripted:echo", "--max-tokens", "0"], "max-tokens", 2),
         (["attack", "scripted:bad.yaml"], "unknown key '0.sya'. Did you mean 'say'?", 1),

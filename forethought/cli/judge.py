@@ -191,18 +191,8 @@ def _span(low: float | None, high: float | None) -> str:
 
 
 def _models(model: str | None, models: str | None) -> tuple[Any, dict[str, Any]]:
-    """The model behind the judges, and those of single judges. A judge's own options may hold an equals sign: brackets are skipped."""
+    """The model behind the judges, and those of single judges."""
     from forethought.config import ModelConfig
 
-    found = {}
-    for item in commas(models or ""):
-        depth, cut = 0, -1
-        for i, char in enumerate(item):
-            depth += (char == "(") - (char == ")")
-            if char == "=" and depth == 0:
-                cut = i
-                break
-        if cut < 1:
-            raise ForethoughtError(f"cannot read '{item}'. Write JUDGE=MODEL.")
-        found[item[:cut]] = ModelConfig(name=item[cut + 1 :])
+    found = {judge: ModelConfig(name=name) for judge, name in pairs(commas(models or "")).items()}
     return (ModelConfig(name=model) if model else None), found
