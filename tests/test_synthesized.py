@@ -223,7 +223,17 @@ def cli(*words: object) -> int:
 def test_data_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = synth(tmp_path), synth(tmp_path, "refusal(max_tokens=50)")
     cli("compare", one.path, two.path)
-    assert "kept by all: 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "kept by all: 3" in said and "note" not in said
+    cli("show", one.path)
+    assert capsys.readouterr().out.startswith("3 examples\n  by decision: answer 2, refuse 1\n  by label: benign 2")
+    (tmp_path / "half").mkdir()
+    half = synth(tmp_path / "half", "refusal(max_tokens=49)", PROMPTS[1:])
+    cli("compare", one.path, half.path)
+    assert "2 of 3 are in all of them" in capsys.readouterr().out
+    other = synth(tmp_path / "half", "refusal(max_tokens=48)", [make_prompt("Is rye a grass?", "benign", "t")])
+    with pytest.raises(ForethoughtError, match="no prompt in common"):
+        cli("compare", one.path, other.path)
     against = ("--model", "scripted:echo", "--evaluation")
     assert cli("check", "starter:train", *against, "starter:test") == 0
     assert "0 matches with evaluation prompts" in capsys.readouterr().out
