@@ -207,6 +207,9 @@ def test_plain_generate_serves_other_architectures(tiny: Path) -> None:
     single.slotted = False
     sampling = Sampling(max_tokens=10)
     assert replies(slots, TEXTS[:3], sampling=sampling) == replies(single, TEXTS[:3], sampling=sampling)
+    single.stops = frozenset()
+    (done,) = replies(single, TEXTS[:1], sampling=sampling).values()
+    assert done.value is not None and (done.value.stop, done.value.completion_tokens) == ("length", 10)
 
 
 @pytest.mark.parametrize(

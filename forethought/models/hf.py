@@ -119,7 +119,11 @@ class HFModel:
             return ticket, question.run(self, seed)
         except AskFailed as failure:
             return ticket, failure
-        except (RuntimeError, ValueError) as error:  # Out of memory, or an architecture that a search cannot handle.
+        except ForethoughtError:
+            raise
+        except (
+            Exception
+        ) as error:  # Out of memory, or an architecture that a search cannot handle: this row's failure, not the run's.
             return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
     def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
@@ -165,8 +169,8 @@ class HFModel:
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=row.sampling.max_tokens,
-                eos_token_id=sorted(self.stops),
-                pad_token_id=min(self.stops),
+                eos_token_id=sorted(self.stops) or None,
+                pad_token_id=min(self.stops, default=0),
                 **sampling,
             )[0, len(row.ids) :].tolist()
         ended = bool(out) and out[-1] in self.stops
