@@ -233,6 +233,8 @@ def test_r2d2_searches_its_pool_and_starts_a_part_over(tiny: Path, tmp_path: Pat
         share=1.0, search={"candidates": 4, "topk": 4}, weights={"toward": 1.0, "away": 1.0, "keep": 1.0},
     )  # fmt: skip
     assert len(members) == 2
+    theirs = [len(m.refusal) + len(m.place.target) for m in members]
+    assert trainer.trained_tokens() == pytest.approx(sum(theirs) / 2 + sum(sum(r.mask) for (r,) in data) / len(data))
     loss = trainer.compute_loss(trainer.model, loop.collate(data[:2]))
     assert loss.item() == pytest.approx(sum(float(v[0]) for v in trainer.terms.values()))
     moved = [s.tolist() != list(m.place.start) for s, m in zip(trainer.suffixes, members, strict=True)]
@@ -281,6 +283,20 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     # Whole weights are started from as they are.
     third = stages.train(tmp_path / "third", model, config(**settings | {"init": str(whole.path)}))
     assert third.info["config"]["model"] == str(whole.path)
+
+
+def test_rows_held_out_are_read_alike_by_every_method(tiny: Path, tmp_path: Path) -> None:
+    data, model = synth_run(tmp_path / "data", mixed(24)), f"hf:{tiny}"
+    found = {}
+    for method in ("sft", "circuit_breaker(max_tokens=6)", "dpo(max_tokens=6)"):
+        # At a rate of next to nothing the model stays what it was, and so does what it makes of those rows.
+        settings = config(data=data, method=method, steps=1, learning_rate=1e-12, validation=0.2)
+        run = stages.train(tmp_path / method.partition("(")[0], model, settings)
+        found[method] = run.info["metrics"]["validation_loss"]
+        counts = run.info["counts"]
+        assert counts["planned"] == 24 == counts["ok"] + counts.get("without use to the method", 0)
+        assert counts["failed"] == 0, "what is held out has not failed"
+    assert found["dpo(max_tokens=6)"] == pytest.approx(found["sft"]) == found["circuit_breaker(max_tokens=6)"]
 
 
 def test_a_prompted_model_stands_wherever_a_trained_one_does(tiny: Path, tmp_path: Path) -> None:
