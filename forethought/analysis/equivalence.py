@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from forethought.analysis.capability import is_likelihood, standing
+from forethought.analysis.capability import is_likelihood, right_or_wrong, standing
 from forethought.analysis.rates import Z95, rate
 from forethought.errors import ForethoughtError
-from forethought.records import UNREADABLE, Graded, Record
+from forethought.records import Graded, Record
 
 Verdict = Literal["equivalent", "better", "worse", "undecided", "at chance", "not comparable"]
 RESAMPLES = 2000
@@ -123,7 +123,7 @@ def _accuracy(
     resamples: int,
     rng: np.random.Generator,
 ) -> Paired:
-    kept = [(a, b) for a, b in pairs if _counts(a) and _counts(b)]
+    kept = [(a, b) for a, b in pairs if right_or_wrong(a) and right_or_wrong(b)]
     right = np.array([[a.correct is True, b.correct is True] for a, b in kept], dtype=float).reshape(-1, 2)
     both = [(a.correct, b.correct) for a, b in kept if a.correct is not None and b.correct is not None]
     base = {
@@ -183,11 +183,6 @@ def _groups(rows: Iterable[Graded]) -> dict[tuple[str, str], dict[str, Graded]]:
     for row in rows:
         groups.setdefault((row.task, row.mode), {})[row.id] = row
     return groups
-
-
-def _counts(row: Graded) -> bool:
-    """Whether an answer is right or wrong. What cannot be read is the model's own failure, and not right."""
-    return row.correct is not None or (row.error or "").startswith(UNREADABLE)
 
 
 def _nats(row: Graded) -> float:
