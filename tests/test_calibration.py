@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -212,6 +213,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     run = tried(tmp_path, "a", ["Sorry, I can't help.", "Yes."])
     out = run_command(["judge", str(run), "--judges", "keywords"], capsys, monkeypatch)
     assert "ok: 2" in out and read_run(tmp_path / "a-judged", "judge")
+    assert re.search(r"keywords +direct +sensitive +refused +1/2 +0\.500 +\(0\.095-0\.905\) +0", out)
+    Path("odd.yaml").write_text(json.dumps([{"say": "Who can tell?"}]))
+    out = run_command(
+        ["judge", str(run), "--judges", "support", "--model", "scripted:odd.yaml", "--out", "odd"], capsys, monkeypatch
+    )
+    assert "unscored by support, judge_unreadable: the judge's reply has not" in out
+    assert re.search(r"helped with care +0/0 +- +- +2", out)
     Path("say.yaml").write_text(json.dumps([{"say": "Verdict: no"}]))
     words = [
         "judge",

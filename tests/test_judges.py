@@ -286,7 +286,9 @@ def test_a_broken_judge_leaves_the_rate_undefined(tmp_path: Path) -> None:
     asking = ["strongreject", "wildguard", "harmbench"]
     run = judge_run(tmp_path / "judged", source.path, [*broken, *asking], silly, {"harmbench": down})
     verdicts = run.read("verdicts.jsonl", Verdict)
-    assert run.info["counts"] == {"planned": 40, "ok": 0, "failed": 40}
+    counts = run.info["counts"]
+    assert (counts["planned"], counts["ok"], counts["failed"]) == (40, 0, 40)
+    assert counts["unscored by test_judges:crashes, error: RuntimeError: boom"] == 5
     assert all(v.score is None and v.error for v in verdicts)
     assert {v.label for v in verdicts} == {"error", "judge_unreadable"}
     found = cells("m", tries, verdicts)

@@ -60,6 +60,8 @@ def judge(
     spoken = stages.judge(where, attempts, commas(judges), *_models(model, models), seed=seed, overwrite=overwrite)
     for key, count in spoken.info["counts"].items():
         print(f"  {key}: {count}")
+    for line in rate_lines(attempts, spoken):
+        print(line)
     for name in spoken.info["graded_inside"]:
         print(aimed_at(name, spoken.info["config"]["models"][name]["name"]))
     wrote(spoken.path, f"forethought report {spoken.path}")
@@ -154,6 +156,43 @@ def labels(
         print(
             f"{judge:<32}agrees on {number(a.accuracy)} {_span(a.low, a.high)} of {a.n}, kappa {number(a.kappa)}, unscored {a.unscored}"
         )
+
+
+def rate_lines(attempts: Path, spoken: Any) -> list[str]:
+    """One table: every rate that the judges' scores give, by attack and label of the prompts."""
+    from forethought.analysis.measures import measure
+    from forethought.analysis.rates import cells
+    from forethought.records import Attempt, Verdict
+    from forethought.run import read_run
+
+    heads = (
+        ("judge", 18),
+        ("attack", 24),
+        ("prompts", 12),
+        ("rate of", 18),
+        ("", 10),
+        ("rate", 7),
+        ("95%", 15),
+        ("unscored", 10),
+    )
+    rows = [tuple(head for head, _ in heads)]
+    sent = read_run(attempts, "attack").read("attempts.jsonl", Attempt)
+    for cell in cells("", sent, spoken.read("verdicts.jsonl", Verdict)):
+        if (meant := measure(cell.judge, cell.label)) and cell.attempts:
+            r = cell.negative if meant.turned else cell.positive
+            counts = (
+                f"{r.hits}/{r.scored}",
+                number(r.value),
+                _span(r.low, r.high) if r.scored else "-",
+                str(r.unscored),
+            )
+            rows.append((cell.judge, cell.attack, cell.label, meant.name, *counts))
+    return [
+        " ".join(
+            f"{text:<{w}}" if i < 4 else f"{text:>{w}}" for i, (text, (_, w)) in enumerate(zip(row, heads, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def table_lines(rows: list[Any]) -> list[str]:
