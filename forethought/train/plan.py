@@ -13,6 +13,7 @@ from pathlib import Path
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, locate_weights
+from forethought.models.hub import is_out_of_reach
 from forethought.registry import parse_spec, resolve
 from forethought.train import METHODS
 from forethought.train.rows import count_steps, per_forward
@@ -62,7 +63,10 @@ def _from_config(source: str) -> Shape:
     folder = source
     if not os.path.isdir(source):
         name, _, revision = source.partition("@")
-        folder = os.path.dirname(hf_hub_download(name, "config.json", revision=revision or None, etag_timeout=5))
+        found = hf_hub_download(
+            name, "config.json", revision=revision or None, etag_timeout=5, local_files_only=is_out_of_reach()
+        )
+        folder = os.path.dirname(found)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
