@@ -20,8 +20,8 @@ from forethought.flow import Flow
 from forethought.judges import JUDGES, Judge, asks_model, fitted_on
 from forethought.records import Attempt, Prompt, Verdict, make_prompt
 from forethought.run import open_run, read_run, write_records
+from forethought.stages import calibrate_judges, labelling
 from forethought.stages import judge as judge_run
-from forethought.stages import labelling, measure
 
 PEOPLE = Path(__file__).parents[1].parent / "shared" / "data" / "judge"
 OWN = "prompt,response,refused,harmful,careful\n"
@@ -146,7 +146,7 @@ def test_any_judge_is_measured_on_the_labels_it_speaks_about(tmp_path: Path) -> 
     judges = ["keywords", "refusal", "harmbench", ours, broken]
     yes = ModelConfig(name=f"scripted:{tmp_path / 'yes.yaml'}")
     about = {ours: "harm", "keywords": "harm", broken: "refusal"}
-    run = measure(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
+    run = calibrate_judges(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
     found = {(r.judge, r.kind): r.agreement for r in run.read("calibration.jsonl", CalibrationRow)}
     assert set(found) == {
         ("keywords", "refusal"), ("keywords", "harm"), ("refusal", "refusal"), ("harmbench", "harm"), (ours, "harm"), (broken, "refusal"),
@@ -155,7 +155,7 @@ def test_any_judge_is_measured_on_the_labels_it_speaks_about(tmp_path: Path) -> 
     assert found["harmbench", "harm"].accuracy == found[ours, "harm"].accuracy == 0.5
     assert found[broken, "refusal"].accuracy == 0.0 and found[broken, "refusal"].unscored == 2
     assert found[broken, "refusal"].of_scored is None
-    again = measure(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
+    again = calibrate_judges(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
     assert again.info["ended"] == run.info["ended"]
 
 
@@ -174,7 +174,7 @@ def test_a_judge_without_its_labels_is_an_error(
 ) -> None:
     (tmp_path / "mine.csv").write_text(OWN + "q,a,,1,\n")
     with pytest.raises(ForethoughtError, match=said):
-        measure(tmp_path / "c", tmp_path / "mine.csv", judges, kinds=kinds)  # type: ignore[arg-type]
+        calibrate_judges(tmp_path / "c", tmp_path / "mine.csv", judges, kinds=kinds)  # type: ignore[arg-type]
 
 
 def run_command(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -303,7 +303,7 @@ def test_which_judges_ask_a_model() -> None:
 
 @pytest.mark.skipif(not PEOPLE.is_dir(), reason="no human labels beside this repository")
 def test_agreement_with_people(tmp_path: Path) -> None:
-    run = measure(tmp_path / "c", PEOPLE, ["keywords", "refusal"])
+    run = calibrate_judges(tmp_path / "c", PEOPLE, ["keywords", "refusal"])
     rows = {(r.judge, r.source): r.agreement for r in run.read("calibration.jsonl", CalibrationRow)}
     rules, plain = rows["refusal", "xstest (all)"], rows["keywords", "xstest (all)"]
     assert rules.n > 900 and (rules.accuracy or 0) >= 0.90 and (rules.kappa or 0) >= 0.80

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from forethought.analysis.capability import abilities, standing
-from forethought.analysis.equivalence import Paired, compare, score_interval, verdict_of
+from forethought.analysis.equivalence import Paired, equivalences, score_interval, verdict_of
 from forethought.analysis.rates import rate
 from forethought.errors import ForethoughtError
 from forethought.records import Graded
@@ -29,7 +29,7 @@ def nll(values: list[float], tokens: int = 10) -> list[Graded]:
 
 
 def one(first: list[Graded], second: list[Graded], **more: float) -> Paired:
-    (found,) = compare(first, second, **more)
+    (found,) = equivalences(first, second, **more)
     return found
 
 
@@ -143,11 +143,11 @@ def test_perplexity() -> None:
 
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ForethoughtError, match="not asked the same questions"):
-        compare(rows([True] * 3), rows([True] * 4))
+        equivalences(rows([True] * 3), rows([True] * 4))
     with pytest.raises(ForethoughtError, match="no task and mode in common"):
-        compare(rows([True]), nll([1.0]))
+        equivalences(rows([True]), nll([1.0]))
     with pytest.raises(ForethoughtError, match="a margin is above 0"):
-        compare(rows([True]), rows([True]), margin=0)
+        equivalences(rows([True]), rows([True]), margin=0)
 
 
 def test_what_cannot_be_read_is_wrong_in_accuracy_and_in_its_difference() -> None:

@@ -13,7 +13,7 @@ from forethought import stages
 from forethought.cli import app
 from forethought.config import ModelConfig
 from forethought.data.export import FORMS, export
-from forethought.data.statistics import compare, lengths
+from forethought.data.statistics import disagreements, lengths
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
 from forethought.records import Example, Prompt, Rejected, make_prompt
@@ -144,7 +144,7 @@ def test_matched_sets_say_where_methods_differ() -> None:
 
     a, b, c = PROMPTS
     lost = Rejected(prompt=b, method="m", reason="empty")
-    found = compare(
+    found = disagreements(
         {
             "one": (
                 [

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from forethought.analysis.rates import Rate, rate
+from forethought.analysis.resampling import draws, middle
 from forethought.records import UNREADABLE, Graded, Record
 
 Standing = Literal["above chance", "at chance", "below chance"]
@@ -79,14 +80,14 @@ def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.r
     if is_likelihood(rows):
         sums = np.array([[-sum(r.logprobs or ()), sum(r.tokens or ())] for r in measured])
         total, n = sums.sum(0), len(sums)
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ sums
-        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+        drawn = draws(n, resamples, rng) @ sums
+        low, high = middle(drawn[:, 0] / drawn[:, 1]) or (None, None)
         return Ability.model_validate(
             {
                 **base,
                 "nll": float(total[0] / total[1]),
-                "nll_low": float(low),
-                "nll_high": float(high),
+                "nll_low": low,
+                "nll_high": high,
                 "tokens": int(total[1]),
             }
         )

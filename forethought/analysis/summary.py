@@ -9,7 +9,7 @@ from typing import get_args
 from forethought.analysis.best_of_n import BestOfN, Kind, best_of_n, tallies
 from forethought.analysis.distribution import Distribution, family_of
 from forethought.analysis.measures import Measure, measure
-from forethought.analysis.paired import Comparison, compare, correct, match
+from forethought.analysis.paired import Comparison, correct, match, paired_difference
 from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
 from forethought.analysis.resampling import ratio_interval
 from forethought.records import LABELS, Attempt, Label, Record
@@ -153,7 +153,7 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
                         lines.append(
                             Comparison(
                                 model=model, reference=reference, judge=judge, label=label, scope=scope,
-                                measure=meant.name if meant else "", difference=compare(match(*sides)),
+                                measure=meant.name if meant else "", difference=paired_difference(match(*sides)),
                             )
                         )  # fmt: skip
     return correct(lines)

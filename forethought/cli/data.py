@@ -107,7 +107,7 @@ def data_compare(runs: Annotated[list[Path], typer.Argument(help="Synthesis runs
 
     Example: `forethought data compare runs/scot-data runs/srg-data runs/refusal-data`
     """
-    from forethought.data.statistics import compare
+    from forethought.data.statistics import disagreements
     from forethought.records import Example, Rejected
     from forethought.run import read_run
 
@@ -115,7 +115,7 @@ def data_compare(runs: Annotated[list[Path], typer.Argument(help="Synthesis runs
         raise ForethoughtError("two runs have the same name. Rename one, so that they can be told apart.")
     read = {p.name: read_run(p, "synth") for p in runs}
     records = {n: (r.read("examples.jsonl", Example), r.read("rejected.jsonl", Rejected)) for n, r in read.items()}
-    table = compare(records)
+    table = disagreements(records)
     if not table["given to all"]:
         raise ForethoughtError(
             "these runs have no prompt in common, so nothing can be compared. Synthesize from the same prompts."

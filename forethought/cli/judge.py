@@ -96,7 +96,9 @@ def calibrate(
     about: dict[str, Any] = dict(pairs(commas(kinds or "")))
     asked = digest(str(labels), judges, model, models, kinds, seed, code_hash(), length=8)
     where = out or Path("runs") / f"calibrate-{asked}"
-    run = stages.measure(where, labels, commas(judges), one, others, kinds=about, seed=seed, overwrite=overwrite)
+    run = stages.calibrate_judges(
+        where, labels, commas(judges), one, others, kinds=about, seed=seed, overwrite=overwrite
+    )
     rows = run.read("calibration.jsonl", CalibrationRow)
     for line in table_lines(rows):
         print(line)

@@ -48,7 +48,7 @@ def describe(
     }
 
 
-def compare(runs: Mapping[str, tuple[Sequence[Example], Sequence[Rejected]]]) -> dict[str, Any]:
+def disagreements(runs: Mapping[str, tuple[Sequence[Example], Sequence[Rejected]]]) -> dict[str, Any]:
     """Where methods given the same prompts differ: how many prompts all were given and all kept, what each alone lost and why,
     and where the kept examples decide or name the category differently. Variants count with their prompt."""
     kept = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from forethought.analysis.equivalence import Paired, compare
+from forethought.analysis.equivalence import Paired, equivalences
 from forethought.capability import Item, Way, draw, load_task
 from forethought.capability.harness import RIGHT_OR_WRONG, evaluate, graded, without_measure
 from forethought.config import ModelConfig
@@ -160,4 +160,4 @@ def compare_runs(
         )
     if one.info["code"] != two.info["code"]:
         say("note: the two runs were made by different versions of this program, whose questions may differ.")
-    return compare(one.read(ROWS, Graded), two.read(ROWS, Graded), margin=margin, margin_nll=margin_nll)
+    return equivalences(one.read(ROWS, Graded), two.read(ROWS, Graded), margin=margin, margin_nll=margin_nll)
