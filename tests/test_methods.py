@@ -326,6 +326,15 @@ def test_a_plan_without_weights(tiny: Path, tmp_path: Path, monkeypatch: pytest.
     assert "effective batch: 4 rows = 2 processes x 1 forwards x 2" in lines
     guessed = "\n".join(describe("hf:none/such-8B-Instruct", config(dtype="bfloat16"), 1000))
     assert "8.00 B parameters (guessed from '8B' in the name" in guessed
+    assert "at most about" in lines and "if rows were as long as max_length, 256 tokens" in lines
+    told = "\n".join(describe(f"hf:{tiny}", config(validation=0), 8, 1, mixed(8)))
+    sizes = [
+        len(row.ids)
+        for row in base_of.encode(base_of.open_base(f"hf:{tiny}", None), mixed(8), config(), run_in(tmp_path / "r"))
+    ]
+    assert "memory: about" in told and f"for rows of {max(sizes)} tokens, the longest of the data" in told
+    short = memory(shape, config(), longest=max(sizes))
+    assert short["activations"] == pytest.approx(memory(shape, config())["activations"] * max(sizes) / 256)
     parts = memory(shape_of("hf:none/such-8B"), config(dtype="bfloat16", max_length=1024, batch_size=8))
     assert 14 < parts["weights"] < 16
     assert 30 < sum(parts.values()) < 80
