@@ -59,7 +59,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Rng:
-    """Ask for this flow's own random generator, seeded by (run seed, flow, prompt id, sample). Sent back: random.Random."""
+    """Ask for a random generator of this flow's own, seeded by (run seed, flow, prompt id, sample) and the number of its `stream`: that
+    of the next one, so that two parts of a flow do not draw alike. A part that is to draw the same whatever was drawn before it names its
+    stream. Sent back: random.Random."""
+
+    stream: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class _Live(Generic[T]):
     job: Job[T]
     flow: Flow[T]
     asked: Counter[str] = field(default_factory=Counter)
+    generators: int = 0
 
 
 def generator_for(seed: int, *parts: str) -> random.Random:
@@ -213,7 +218,9 @@ class _Driver(Generic[T]):
     ) -> Reply | Logprobs | Found | AskFailed | random.Random | None:
         """What is known at once, or None where the flow has to wait for its reply."""
         if isinstance(question, Rng):
-            return generator_for(self.seed, live.job.key)
+            stream = live.generators if question.stream is None else question.stream
+            live.generators += question.stream is None
+            return generator_for(self.seed, live.job.key, *([str(stream)] if stream else []))
         if not isinstance(question, Ask | Choose | Search):
             live.flow.close()
             raise TypeError(f"a flow yields Ask, Choose, Search or Rng, not {question!r}"[:180])

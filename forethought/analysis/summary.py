@@ -9,7 +9,7 @@ from typing import get_args
 from forethought.analysis.best_of_n import BestOfN, Kind, best_of_n, tallies
 from forethought.analysis.distribution import Distribution, family_of
 from forethought.analysis.measures import Measure, measure
-from forethought.analysis.paired import Comparison, compare, correct, match
+from forethought.analysis.paired import Comparison, correct, match, paired_difference
 from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
 from forethought.analysis.resampling import ratio_interval
 from forethought.records import LABELS, Attempt, Label, Record
@@ -46,7 +46,8 @@ class Tries(Record):
 
 class Cost(Record):
     """What one attack took on one model, a mean a prompt it was made of: attempts sent, asks by role (those of the attack itself
-    included), and the tokens of all of these, read and written."""
+    included), and the tokens of all of these, read and written. Asks for prompts that it could not be made of were spent too, and are
+    in the means; where it was made of none (`prompts` is 0), the means are over the prompts tried."""
 
     model: str
     attack: str
@@ -152,7 +153,7 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
                         lines.append(
                             Comparison(
                                 model=model, reference=reference, judge=judge, label=label, scope=scope,
-                                measure=meant.name if meant else "", difference=compare(match(*sides)),
+                                measure=meant.name if meant else "", difference=paired_difference(match(*sides)),
                             )
                         )  # fmt: skip
     return correct(lines)
@@ -185,20 +186,23 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
     """What every attack took on one model, in the order attempts first show them."""
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
-        if applies(attempt):
-            groups.setdefault(attempt.attack, []).append(attempt)
+        groups.setdefault(attempt.attack, []).append(attempt)
     found = []
     for attack, members in groups.items():
-        n = len({a.prompt.id for a in members})
+        sent = [a for a in members if applies(a)]
         queries: Counter[str] = Counter()
         for attempt in members:
             queries.update(attempt.queries)
+        if not sent and not queries:
+            continue
+        made = len({a.prompt.id for a in sent})
+        n = made or len({a.prompt.id for a in members})
         found.append(
             Cost(
                 model=model,
                 attack=attack,
-                prompts=n,
-                attempts=len(members) / n,
+                prompts=made,
+                attempts=len(sent) / n,
                 queries={role: count / n for role, count in sorted(queries.items())},
                 tokens=sum(a.query_tokens for a in members) / n,
             )

@@ -83,12 +83,18 @@ def read_budget(text: str | None) -> Any:
 
 
 def pairs(items: list[str]) -> dict[str, str]:
+    """KEY=VALUE of each, split at the first equals sign outside brackets: a key may be a spec with options."""
     pairs = {}
     for item in items:
-        key, eq, value = item.partition("=")
-        if not eq:
+        depth, cut = 0, -1
+        for i, char in enumerate(item):
+            depth += (char == "(") - (char == ")")
+            if char == "=" and depth == 0:
+                cut = i
+                break
+        if cut < 1:
             raise ForethoughtError(f"cannot read '{item}'. Write KEY=VALUE.")
-        pairs[key] = value
+        pairs[item[:cut]] = item[cut + 1 :]
     return pairs
 
 

@@ -17,6 +17,7 @@ from forethought.chat import continue_prompt, encode_prompt, opens_thought, rend
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question, Search
 from forethought.models.decode import POSITIONS, Decoder, Row
+from forethought.models.hub import OUT_OF_REACH, is_out_of_reach
 from forethought.models.packed import pack_linears
 from forethought.models.slots import ATTENTION, plain_attention
 from forethought.records import Found, Reply, Sampling, digest
@@ -119,7 +120,11 @@ class HFModel:
             return ticket, question.run(self, seed)
         except AskFailed as failure:
             return ticket, failure
-        except (RuntimeError, ValueError) as error:  # Out of memory, or an architecture that a search cannot handle.
+        except ForethoughtError:
+            raise
+        except (
+            Exception
+        ) as error:  # Out of memory, or an architecture that a search cannot handle: this row's failure, not the run's.
             return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
     def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
@@ -165,8 +170,8 @@ class HFModel:
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=row.sampling.max_tokens,
-                eos_token_id=sorted(self.stops),
-                pad_token_id=min(self.stops),
+                eos_token_id=sorted(self.stops) or None,
+                pad_token_id=min(self.stops, default=0),
                 **sampling,
             )[0, len(row.ids) :].tolist()
         ended = bool(out) and out[-1] in self.stops
@@ -211,11 +216,15 @@ def load_tokenizer(source: str) -> Any:
 def from_source(kind: Any, source: str, **how: Any) -> Any:
     """`kind.from_pretrained` of a directory, or of a hub name with its revision."""
     name, revision = (source, "") if os.path.isdir(source) else (source.partition("@")[0], source.partition("@")[2])
-    where: dict[str, Any] = {"local_files_only": True} if os.path.isdir(source) else {"revision": revision or None}
+    where: dict[str, Any] = {"local_files_only": True}
+    cut_off = not os.path.isdir(source) and is_out_of_reach()
+    if not os.path.isdir(source):
+        where = {"local_files_only": cut_off, "revision": revision or None}
     try:
         return kind.from_pretrained(name, **where, **how)
     except (OSError, ValueError) as error:
-        raise ForethoughtError(f"cannot load the model '{source}': {str(error).strip().splitlines()[0]}") from error
+        why = OUT_OF_REACH if cut_off else str(error).strip().splitlines()[0]
+        raise ForethoughtError(f"cannot load the model '{source}': {why}") from error
 
 
 def weights_hash(source: str | None, adapter: Path | None) -> str:

@@ -1,7 +1,7 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.attacking import attack, attempt_flow
-from forethought.stages.calibrating import measure
+from forethought.stages.calibrating import calibrate_judges
 from forethought.stages.capability import capability, compare_runs, harness
 from forethought.stages.importing import import_attempts
 from forethought.stages.judging import judge
@@ -15,6 +15,7 @@ __all__ = [
     "attack",
     "attempt_flow",
     "cache_path",
+    "calibrate_judges",
     "capability",
     "compare_runs",
     "harness",
@@ -22,7 +23,6 @@ __all__ = [
     "import_data",
     "judge",
     "load",
-    "measure",
     "merge",
     "read_examples",
     "score",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from forethought.attacks import Attack, load_attack, needed
+from forethought.attacks import Attack, load_attack, may_ask, needed
 from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
@@ -92,7 +92,7 @@ def attack(
 def others(
     target: ModelConfig, config: AttackConfig, attacker: ModelConfig | None = None, helper: ModelConfig | None = None
 ) -> dict[str, ModelConfig]:
-    """The models besides the target, by role. ForethoughtError where an attack needs one and none is named."""
+    """The models besides the target that the attacks may ask, by role. ForethoughtError where one needs a model and none is named."""
     attacker = attacker or (ModelConfig(name=config.attacker) if config.attacker else None)
     helper = helper or (ModelConfig(name=config.helper) if config.helper else None)
     for spec in config.attacks:
@@ -103,7 +103,9 @@ def others(
             )
     itself = target.model_copy(update={"system": None})
     found = {"attacker": attacker, "helper": helper or attacker}
-    return {role: itself if model.name == "target" else model for role, model in found.items() if model is not None}
+    # A model that no attack asks is not loaded: it would take memory, and make the run another one.
+    used = {r: m for r, m in found.items() if m is not None and any(may_ask(spec, r) for spec in config.attacks)}
+    return {role: itself if model.name == "target" else model for role, model in used.items()}
 
 
 @dataclass

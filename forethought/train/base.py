@@ -75,6 +75,12 @@ def encode(base: Base, examples: Sequence[Example], config: TrainConfig, run: Ru
     return rows
 
 
+def encode_held(base: Base, examples: Sequence[Example], config: TrainConfig, run: Run) -> list[tuple[Encoded]]:
+    """Rows held out as elements of one row each, no token weighing more than another; [] where there are none."""
+    plain = config.model_copy(update={"decision_weight": 1.0})
+    return [(row,) for row in encode(base, examples, plain, run)] if examples else []
+
+
 def encode_each(
     base: Base, examples: Sequence[Example], config: TrainConfig, run: Run
 ) -> list[tuple[Example, Encoded]]:

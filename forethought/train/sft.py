@@ -13,10 +13,10 @@ from forethought.errors import ForethoughtError
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import encode, open_base, unadapted
-from forethought.train.forward import trained_columns
+from forethought.train.base import encode, encode_held, open_base, unadapted
+from forethought.train.forward import IGNORED, trained_columns
 from forethought.train.fused import token_losses
-from forethought.train.loop import IGNORED, Element, Learner, fit, make_trainer
+from forethought.train.loop import Element, Learner, fit, make_trainer
 from forethought.train.packing import allow_packing, pack
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
@@ -53,13 +53,12 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     data: list[Element]
     if config.pairing:
         refused, others = (encode(base, side, config, run) for side in by_decision(fitting, "pairing"))
-        data = list(side_by_side(refused, others, seed))
+        data, used = list(side_by_side(refused, others, seed)), len(refused) + len(others)
     else:
         data = [(row,) for row in encode(base, fitting, config, run)]
-    plain = config.model_copy(update={"decision_weight": 1.0})
-    # Evaluation has elements of its own width: one row each, as collate takes any.
-    held: list[Element] = [(row,) for row in encode(base, held_out, plain, run)] if held_out else []
-    return fit(make_trainer(TrainedOnly, base, data, config, run, seed, held=held), base, run)
+        used = len(data)
+    held = encode_held(base, held_out, config, run)
+    return fit(make_trainer(TrainedOnly, base, data, config, run, seed, held=held), base, run, used=used)
 
 
 class TrainedOnly(Learner):
