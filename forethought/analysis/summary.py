@@ -158,8 +158,9 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
     return correct(lines)
 
 
-def more_tries(heard: Heard) -> tuple[Tries, ...]:
-    """`bon_attack` and `safe_of_n` for N = 1, 2, 4, ... and all, of every attack that made several attempts on a harmful prompt."""
+def more_tries(heard: Heard, wanted: Sequence[int] = (), kinds: Sequence[Kind] = KINDS) -> tuple[Tries, ...]:
+    """`bon_attack` and `safe_of_n` of every attack that made several attempts on a harmful prompt: points of its curves for the N
+    `wanted`, by default N = 1, 2, 4, ... and all."""
     found = []
     for model, judges in heard.items():
         for judge, outcomes in judges.items():
@@ -172,10 +173,11 @@ def more_tries(heard: Heard) -> tuple[Tries, ...]:
                 # The end of an attempt's id counts the attempts on its prompt; several wordings of one prompt are no tries.
                 if meant is None or all(o.attempt.endswith("/0") for o in group):
                     continue
-                counts = tallies(group)
-                most = max(t.scored + t.unscored for t in counts)
-                for tries in sorted({most, *(2**i for i in range(most.bit_length()))}):
-                    for kind in KINDS:
+                for kind in kinds:
+                    counts = tallies(group, kind)
+                    most = max(t.scored + t.unscored for t in counts)
+                    usual = {most, *(2**i for i in range(most.bit_length()))}
+                    for tries in sorted(n for n in wanted or usual if n <= most):
                         made = best_of_n(kind, counts, tries)
                         found.append(Tries(model=model, judge=judge, attack=attack, measure=meant.name, found=made))
     return tuple(found)
