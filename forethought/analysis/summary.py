@@ -11,7 +11,7 @@ from forethought.analysis.distribution import Distribution, family_of
 from forethought.analysis.measures import Measure, measure
 from forethought.analysis.paired import Comparison, compare, correct, match
 from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
-from forethought.analysis.resampling import ratio_interval
+from forethought.analysis.resampling import mean_by_prompt
 from forethought.records import LABELS, Attempt, Label, Record
 
 Heard = Mapping[str, Mapping[str, Sequence[Outcome]]]  # model -> judge -> outcomes
@@ -210,12 +210,5 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
 
 def length(model: str, attempts: Iterable[Attempt]) -> Length:
     """How long a model's answers are."""
-    sums: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for attempt in attempts:
-        if applies(attempt):
-            sums[attempt.prompt.base] += attempt.completion_tokens
-            sizes[attempt.prompt.base] += 1
-    n = sizes.total()
-    low, high = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or (None, None)
-    return Length(model=model, attempts=n, value=sums.total() / n if n else None, low=low, high=high)
+    found = mean_by_prompt((a.prompt.base, a.completion_tokens) for a in attempts if applies(a))
+    return Length(model=model, attempts=found.n, value=found.value, low=found.low, high=found.high)

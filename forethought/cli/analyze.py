@@ -23,6 +23,8 @@ Fpr = Annotated[
 Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the tables to this file.")]
 
 analyze_app.command("safe-of-n")(reasoning.safe_of_n)
+analyze_app.command("reasoning")(reasoning.reasoning)
+analyze_app.command("causal")(reasoning.causal)
 
 
 @analyze_app.command("score")

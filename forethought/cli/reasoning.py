@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import commas, named_runs
+from forethought.cli.common import Overwrite, PolicyName, Seed, commas, named_runs, wrote
 from forethought.cli.tables import Row, as_csv, interval, print_table
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, nearest
 
 Judged = Annotated[list[str], typer.Argument(help="Judge runs, each as NAME=RUN or RUN; NAME may come several times.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the table to this file.")]
@@ -60,13 +60,164 @@ def safe_of_n(
         for t in found
     ]
     print("safe_of_n: all of N samples are unsafe. bon_attack: at least one is. In brackets 95%, by prompt.")
-    _show(rows, csv)
+    print_table(rows)
+    _write(rows, csv)
 
 
-def _show(rows: list[Row], csv: Path | None) -> None:
+def reasoning(
+    runs: Judged,
+    policy: PolicyName = "default",
+    every: Annotated[
+        bool, typer.Option("--each-attack", help="Print a line for each attack; the CSV has them.")
+    ] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="The model to compare lengths with; default: the first.")
+    ] = None,
+    csv: Csv = None,
+) -> None:
+    """Whether thoughts are real, from judged attempts: their form, their decision against the answer, the rule and the request they
+    name, harm in them (judged by `thought`), and what they cost in tokens.
+
+    Example: `forethought judge runs/attack-scot --judges refusal,thought`, then
+    `forethought analyze reasoning scot=runs/attack-scot-judged`
+    """
+    from forethought.analysis.reasoning import longer, reasoned
+    from forethought.analysis.summary import ATTACKED, DIRECT
+    from forethought.policy import load_policy
+    from forethought.report.sources import check_comparable, read_model
+
+    models = [read_model(name, paths) for name, paths in named_runs(runs).items()]
+    base = reference or models[0].name
+    if base not in {m.name for m in models}:
+        raise ForethoughtError(f"no model '{base}' to compare with.{nearest(base, [m.name for m in models])}")
+    check_comparable(models)
+    rules = load_policy(policy)
+    rows: list[Row] = [
+        {
+            "model": r.model,
+            "measure": r.measure,
+            "label": r.label,
+            "judge": r.judge,
+            "attack": r.attack,
+            **rate_columns(r.rate),
+            "left out": r.left_out,
+        }
+        for m in models
+        if any(a.reasoning for a in m.attempts)
+        for r in reasoned(m.name, m.attempts, m.verdicts, rules)
+    ]
+    sizes: list[Row] = [
+        {
+            "model": x.model,
+            "attack": x.attack,
+            "attempts": x.tokens.n,
+            **interval("tokens", x.tokens.value, x.tokens.low, x.tokens.high),
+            "before the answer": x.before_answer,
+            "pairs": x.more.n,
+            **interval(f"more than {base}", x.more.value, x.more.low, x.more.high),
+        }
+        for x in longer({m.name: m.attempts for m in models}, base)
+    ]
+    wanted = {DIRECT, ATTACKED}
+    print(
+        f"Rates about thoughts, under policy '{policy}'. In brackets 95%, by prompt; then the bounds if the unscored were no, or yes."
+    )
+    if rows:
+        print_table([r for r in rows if every or r["attack"] in wanted])
+    for m in models:
+        if not any(a.reasoning for a in m.attempts):
+            print(f"{m.name}: no thought in any attempt, so there is nothing to say of its reasoning.")
+    print("\nTokens written an attempt, thought and answer, and the share of the text that stands before the answer.")
+    print_table([r for r in sizes if every or r["attack"] in wanted])
+    _write([*rows, *sizes], csv)
+
+
+def causal(
+    attempts: Annotated[Path, typer.Argument(help="An attack run on a local model that thinks.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
+    ] = None,
+    take: Annotated[int, typer.Option(min=1, help="Attempts an attack and label, at most.")] = 24,
+    judges: Annotated[str, typer.Option(help="Judges that ask no model, separated by commas.")] = "refusal",
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer; default: as in the attack run.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--each-attack", help="Print lines for each attack; the CSV has them.")
+    ] = False,
+    csv: Csv = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Whether answers follow thoughts: the thought is emptied, swapped with another prompt's, given another intent or the opposite
+    decision, and the answer is written anew. Its own thought given back is the control.
+
+    Example: `forethought analyze causal runs/attack-scot --take 12`
+    """
+    from forethought import stages
+    from forethought.analysis.causal import ABOUT, ALL, Trial, effects
+    from forethought.records import Verdict
+
+    where = out or attempts.with_name(f"{attempts.name}-causal")
+    made = stages.causal(
+        where, attempts, take=take, judges=commas(judges), max_tokens=max_tokens, seed=seed, overwrite=overwrite
+    )
+    for key, count in made.info["counts"].items():
+        print(f"  {key}: {count}")
+    found = effects(attempts.name, made.read("trials.jsonl", Trial), made.read("verdicts.jsonl", Verdict))
+    print("The thought given instead of the model's own, and what the answer then did. In brackets 95%, by prompt.")
+    for kind, about in ABOUT.items():
+        print(f"  {kind}: {about}")
+    shown = [_causal_row(f) for f in found]
+    print_table([r for r in shown if every or r["attack"] == ALL])
+    _write(shown, csv)
+    wrote(made.path, f"forethought analyze causal {attempts} --out {made.path} --each-attack")
+
+
+def _causal_row(f: Any) -> Row:
+    row: Row = {
+        "thought": f.kind,
+        "judge": f.judge,
+        "attack": f.attack,
+        "label": f.label,
+        "trials": f.trials,
+        "measure": f.measure,
+    }
+    parts = {
+        "rate": f.rate,
+        "changed": f.changed,
+        "same text": f.same,
+        "follows": f.follows,
+        "follows another decision": f.differing,
+        "about donor": f.about_donor,
+        "about donor, own thought": f.about_donor_own,
+    }
+    for name, rate in parts.items():
+        row |= interval(name, *((rate.value, rate.low, rate.high) if rate else (None, None, None)))
+        row |= {f"{name}: scored": rate.scored if rate else None, f"{name}: unscored": rate.unscored if rate else None}
+    effect = f.effect
+    row |= interval("effect", *((effect.value, effect.low, effect.high) if effect else (None, None, None)))
+    return row | {
+        "effect: pairs": effect.n if effect else None,
+        "effect: unscored": effect.unscored if effect else None,
+    }
+
+
+def rate_columns(rate: Any) -> Row:
+    """The columns of a Rate."""
+    return {
+        **interval("rate", rate.value, rate.low, rate.high),
+        "hits": rate.hits,
+        "scored": rate.scored,
+        "unscored": rate.unscored,
+        "lowest": rate.lowest,
+        "highest": rate.highest,
+    }
+
+
+def _write(rows: list[Row], csv: Path | None) -> None:
     from forethought.run import write_text
 
-    print_table(rows)
     if csv is not None:
         write_text(csv, as_csv(rows))
         print(f"-> {csv}")

@@ -15,7 +15,7 @@ from forethought.analysis.rates import cells
 from forethought.analysis.summary import Heard, costs, differences, differences_by_attack, length, more_tries, pools
 from forethought.attacks import describe
 from forethought.errors import ForethoughtError, nearest
-from forethought.judges import JUDGES
+from forethought.judges import JUDGES, inside
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
@@ -96,7 +96,11 @@ def agreement(models: Sequence[ModelRuns]) -> dict[str, tuple[Agreed, ...]]:
     apart: dict[str, tuple[list[Verdict], list[Attempt]]] = {}
     for model in models:
         asked = {a.id: a for a in model.attempts if a.prompt.label == "harmful"}
-        words = [v for v in model.verdicts if v.attempt in asked and knows(v.judge) != "helped with care"]
+        words = [
+            v
+            for v in model.verdicts
+            if v.attempt in asked and knows(v.judge) != "helped with care" and not inside(v.judge)
+        ]
         # The same request sent to several models has the same id, and is not the same answer.
         apart[model.name] = (
             [v.model_copy(update={"attempt": f"{model.name}/{v.attempt}"}) for v in words],
