@@ -33,6 +33,14 @@ ABOUT: dict[Kind, str] = {
     "intent": "the intent of a prompt of the opposite label, all else kept",
     "decision": "the opposite decision, all else kept",
 }
+NUMBERS = {
+    "changed": "the verdict is another than after the own thought",
+    "same text": "the answer is the saved one",
+    "follows": "the answer refuses if the thought given decides to, and only then",
+    "follows another decision": "the same, where that decision is another than the own thought's",
+    "effect": "how much likelier the same request is refused after a thought that decides to refuse than after one that does not",
+    "about donor": "more words of the donor's request than of its own, of answers that have more of one",
+}
 LABELS: tuple[Label, ...] = ("harmful", "benign")
 ALL = "all"
 

@@ -143,7 +143,7 @@ def causal(
         int | None, typer.Option(min=1, help="Longest answer; default: as in the attack run.")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--each-attack", help="Print lines for each attack; the CSV has them.")
+        bool, typer.Option("--each-attack", help="Print every number for each attack; the CSV has them.")
     ] = False,
     csv: Csv = None,
     seed: Seed = 0,
@@ -155,7 +155,7 @@ def causal(
     Example: `forethought analyze causal runs/attack-scot --take 12`
     """
     from forethought import stages
-    from forethought.analysis.causal import ABOUT, ALL, Trial, effects
+    from forethought.analysis.causal import ABOUT, ALL, NUMBERS, Trial, effects
     from forethought.records import Verdict
 
     where = out or attempts.with_name(f"{attempts.name}-causal")
@@ -166,40 +166,44 @@ def causal(
         print(f"  {key}: {count}")
     found = effects(attempts.name, made.read("trials.jsonl", Trial), made.read("verdicts.jsonl", Verdict))
     print("The thought given instead of the model's own, and what the answer then did. In brackets 95%, by prompt.")
-    for kind, about in ABOUT.items():
-        print(f"  {kind}: {about}")
-    shown = [_causal_row(f) for f in found]
-    print_table([r for r in shown if every or r["attack"] == ALL])
-    _write(shown, csv)
+    for name, about in {**ABOUT, **NUMBERS}.items():
+        print(f"  {name}: {about}")
+    rows = [row for f in found for row in _causal_rows(f)]
+    print_table([r for r in rows if every or (r["attack"] == ALL and (r["label"] == ALL) == (r["number"] in POOLED))])
+    _write(rows, csv)
     wrote(made.path, f"forethought analyze causal {attempts} --out {made.path} --each-attack")
 
 
-def _causal_row(f: Any) -> Row:
-    row: Row = {
-        "thought": f.kind,
-        "judge": f.judge,
-        "attack": f.attack,
-        "label": f.label,
-        "trials": f.trials,
-        "measure": f.measure,
-    }
+# What is printed of all labels together; the other numbers are printed label by label.
+POOLED = ("same text", "follows", "follows another decision", "effect", "about donor", "about donor, own thought")
+
+
+def _causal_rows(f: Any) -> list[Row]:
+    """A row for each number that an intervention has."""
     parts = {
-        "rate": f.rate,
+        f.measure: f.rate,
         "changed": f.changed,
         "same text": f.same,
         "follows": f.follows,
         "follows another decision": f.differing,
+        "effect": f.effect,
         "about donor": f.about_donor,
         "about donor, own thought": f.about_donor_own,
     }
-    for name, rate in parts.items():
-        row |= interval(name, *((rate.value, rate.low, rate.high) if rate else (None, None, None)))
-        row |= {f"{name}: scored": rate.scored if rate else None, f"{name}: unscored": rate.unscored if rate else None}
-    effect = f.effect
-    row |= interval("effect", *((effect.value, effect.low, effect.high) if effect else (None, None, None)))
-    return row | {
-        "effect: pairs": effect.n if effect else None,
-        "effect: unscored": effect.unscored if effect else None,
+    place = {"thought": f.kind, "judge": f.judge, "attack": f.attack, "label": f.label}
+    return [{**place, "number": name, **_columns(found)} for name, found in parts.items() if found is not None]
+
+
+def _columns(found: Any) -> Row:
+    """The columns of a rate, or of a difference over pairs."""
+    if hasattr(found, "hits"):
+        return rate_columns(found)
+    return {
+        **interval("rate", found.value, found.low, found.high),
+        "scored": found.n,
+        "unscored": found.unscored,
+        "lowest": found.lowest,
+        "highest": found.highest,
     }
 
 
