@@ -166,7 +166,7 @@ def causal(
         print(f"  {key}: {count}")
     found = effects(attempts.name, made.read("trials.jsonl", Trial), made.read("verdicts.jsonl", Verdict))
     print("The thought given instead of the model's own, and what the answer then did. In brackets 95%, by prompt.")
-    for name, about in {**ABOUT, **NUMBERS}.items():
+    for name, about in (*ABOUT.items(), *NUMBERS.items()):
         print(f"  {name}: {about}")
     rows = [row for f in found for row in _causal_rows(f)]
     print_table([r for r in rows if every or (r["attack"] == ALL and (r["label"] == ALL) == (r["number"] in POOLED))])
