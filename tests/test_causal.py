@@ -198,8 +198,8 @@ def test_the_command(tmp_path: Path) -> None:
     row, rate = (rows["decision", "all", "persona", name] for name in ("effect", "follows another decision"))
     assert (row["rate"], row["scored"], row["hits"]) == ("1.0", "4", "") and float(row["rate low"]) < 1
     assert (rate["rate"], rate["hits"], rate["scored"], rate["unscored"]) == ("1.0", "4", "4", "0")
-    again = CliRunner().invoke(app, [*words, "--each-attack"])
-    assert again.exit_code == 0 and "persona" in again.output
+    shown = CliRunner().invoke(app, ["analyze", "causal", str(tmp_path / "a-causal"), "--each-attack"])
+    assert shown.exit_code == 0 and "persona" in shown.output and "planned: 48" in shown.output
 
 
 def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:

@@ -133,7 +133,9 @@ def reasoning(
 
 
 def causal(
-    attempts: Annotated[Path, typer.Argument(help="An attack run on a local model that thinks.")],
+    attempts: Annotated[
+        Path, typer.Argument(help="An attack run on a local model that thinks, or a finished run of this.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
     ] = None,
@@ -157,21 +159,26 @@ def causal(
     from forethought import stages
     from forethought.analysis.causal import ABOUT, ALL, NUMBERS, Trial, effects
     from forethought.records import Verdict
+    from forethought.run import read_run
 
-    where = out or attempts.with_name(f"{attempts.name}-causal")
-    made = stages.causal(
-        where, attempts, take=take, judges=commas(judges), max_tokens=max_tokens, seed=seed, overwrite=overwrite
-    )
+    made = read_run(attempts)
+    if made.info["command"] != "causal":
+        where = out or attempts.with_name(f"{attempts.name}-causal")
+        made = stages.causal(
+            where, attempts, take=take, judges=commas(judges), max_tokens=max_tokens, seed=seed, overwrite=overwrite
+        )
     for key, count in made.info["counts"].items():
         print(f"  {key}: {count}")
-    found = effects(attempts.name, made.read("trials.jsonl", Trial), made.read("verdicts.jsonl", Verdict))
+    found = effects(
+        made.info["config"]["target"]["name"], made.read("trials.jsonl", Trial), made.read("verdicts.jsonl", Verdict)
+    )
     print("The thought given instead of the model's own, and what the answer then did. In brackets 95%, by prompt.")
     for name, about in (*ABOUT.items(), *NUMBERS.items()):
         print(f"  {name}: {about}")
     rows = [row for f in found for row in _causal_rows(f)]
     print_table([r for r in rows if every or (r["attack"] == ALL and (r["label"] == ALL) == (r["number"] in POOLED))])
     _write(rows, csv)
-    wrote(made.path, f"forethought analyze causal {attempts} --out {made.path} --each-attack")
+    wrote(made.path, f"forethought analyze causal {made.path} --each-attack")
 
 
 # What is printed of all labels together; the other numbers are printed label by label.
