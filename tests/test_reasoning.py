@@ -19,8 +19,9 @@ from forethought.chat import encode_begun, encode_prompt
 from forethought.cli import app
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import ForethoughtError
-from forethought.flow import Job, run_flows
+from forethought.flow import Ask, Job, run_flows
 from forethought.judges import JUDGES, asks_model, meaning
+from forethought.models.hf import load_hf
 from forethought.policy import load_policy
 from forethought.records import Attempt, Decision, Reply, Verdict, make_prompt, user
 from forethought.registry import resolve
@@ -271,3 +272,13 @@ def test_a_given_thought_is_tokenized_as_a_written_one() -> None:
     for text in ("Sure, here is", "Sure, ", "", "a\n"):
         assert tokenizer.decode(encode_begun(tokenizer, text)) == text
     assert encode_begun(tokenizer, "Sure, ") == encode_prompt(tokenizer, "Sure, ")
+
+
+def test_a_local_model_is_given_its_prefix_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_hf(str(tiny))
+    monkeypatch.setattr(
+        "forethought.models.hf.encode_begun", lambda tokenizer, text: [*encode_prompt(tokenizer, text), 7]
+    )
+    for prefix in ("", "<think>\na\n</think>\n\n"):
+        model.submit(0, Ask("target", user("x"), prefix), 0)
+        assert (model._decoders[0].queue.pop().ids[-1] == 7) == bool(prefix)
