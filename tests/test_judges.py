@@ -217,7 +217,7 @@ def test_a_bad_rubric_is_an_error(text: str, said: str) -> None:
 
 
 def test_every_judge_says_what_its_score_means() -> None:
-    assert set(MEANING) == set(JUDGES) - {"rubric"}
+    assert set(MEANING) == set(JUDGES) - {"rubric", "thought"}
     assert meaning("harmbench(by=likelihood)") == "harmful"
     assert meaning("mine:judge") == "mine:judge"
 

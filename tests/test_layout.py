@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
     ["errors"], ["records"], ["registry"], ["lock"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"],
-    ["policy"], ["progress"], ["models"], ["data"], ["styles"], ["optim"], ["synth", "train", "attacks", "judges", "capability"],
+    ["policy"], ["thoughts"], ["progress"], ["models"], ["data"], ["styles"], ["optim"],
+    ["synth", "train", "attacks", "judges", "capability"],
     ["analysis"], ["report"], ["talk", "stages"], ["pipeline"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

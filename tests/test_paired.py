@@ -177,7 +177,7 @@ def test_more_tries_are_unbiased() -> None:
 
 def test_best_of_n_over_prompts() -> None:
     found = tallies(outcomes("1100 0000 11-1 1"))
-    assert found == [Tally(4, 2, 0), Tally(4, 0, 0), Tally(3, 3, 1), Tally(1, 1, 0)]
+    assert found == [Tally(4, 2, 0, "0"), Tally(4, 0, 0, "1"), Tally(3, 3, 1, "2"), Tally(1, 1, 0, "3")]
     two = best_of_n("safe_of_n", found, 2)
     assert (two.prompts, two.left_out) == (3, 1)
     assert two.value == pytest.approx((1 / 6 + 0 + 1) / 3)

@@ -3,10 +3,13 @@ functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from forethought.records import Record
 
 RESAMPLES, BLOCK = 2000, 200
 # The share of resamples in which a statistic must have a value.
@@ -24,6 +27,28 @@ def middle(values: Sequence[float] | NDArray[np.float64], resamples: int = 0) ->
         return None
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+class Mean(Record):
+    """A mean over `n` values on `prompts` prompts, with the bootstrap's 95% interval by prompt; None where there is nothing to go by."""
+
+    n: int
+    prompts: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def mean_by_prompt(values: Iterable[tuple[str, float]]) -> Mean:
+    """The mean of (prompt, value) pairs; those of one prompt depend on each other."""
+    sums: dict[str, float] = defaultdict(float)
+    sizes: Counter[str] = Counter()
+    for prompt, value in values:
+        sums[prompt] += value
+        sizes[prompt] += 1
+    n = sizes.total()
+    low, high = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or (None, None)
+    return Mean(n=n, prompts=len(sizes), value=sum(sums.values()) / n if n else None, low=low, high=high)
 
 
 def ratio_interval(

@@ -11,7 +11,7 @@ from forethought.analysis.distribution import Distribution, family_of
 from forethought.analysis.measures import Measure, measure
 from forethought.analysis.paired import Comparison, correct, match, paired_difference
 from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
-from forethought.analysis.resampling import ratio_interval
+from forethought.analysis.resampling import mean_by_prompt
 from forethought.records import LABELS, Attempt, Label, Record
 
 Heard = Mapping[str, Mapping[str, Sequence[Outcome]]]  # model -> judge -> outcomes
@@ -159,8 +159,9 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
     return correct(lines)
 
 
-def more_tries(heard: Heard) -> tuple[Tries, ...]:
-    """`bon_attack` and `safe_of_n` for N = 1, 2, 4, ... and all, of every attack that made several attempts on a harmful prompt."""
+def more_tries(heard: Heard, wanted: Sequence[int] = (), kinds: Sequence[Kind] = KINDS) -> tuple[Tries, ...]:
+    """`bon_attack` and `safe_of_n` of every attack that made several attempts on a harmful prompt: points of its curves for the N
+    `wanted`, by default N = 1, 2, 4, ... and all."""
     found = []
     for model, judges in heard.items():
         for judge, outcomes in judges.items():
@@ -173,10 +174,11 @@ def more_tries(heard: Heard) -> tuple[Tries, ...]:
                 # The end of an attempt's id counts the attempts on its prompt; several wordings of one prompt are no tries.
                 if meant is None or all(o.attempt.endswith("/0") for o in group):
                     continue
-                counts = tallies(group)
-                most = max(t.scored + t.unscored for t in counts)
-                for tries in sorted({most, *(2**i for i in range(most.bit_length()))}):
-                    for kind in KINDS:
+                for kind in kinds:
+                    counts = tallies(group, kind)
+                    most = max(t.scored + t.unscored for t in counts)
+                    usual = {most, *(2**i for i in range(most.bit_length()))}
+                    for tries in sorted(n for n in wanted or usual if n <= most):
                         made = best_of_n(kind, counts, tries)
                         found.append(Tries(model=model, judge=judge, attack=attack, measure=meant.name, found=made))
     return tuple(found)
@@ -212,12 +214,5 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
 
 def length(model: str, attempts: Iterable[Attempt]) -> Length:
     """How long a model's answers are."""
-    sums: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for attempt in attempts:
-        if applies(attempt):
-            sums[attempt.prompt.base] += attempt.completion_tokens
-            sizes[attempt.prompt.base] += 1
-    n = sizes.total()
-    low, high = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or (None, None)
-    return Length(model=model, attempts=n, value=sums.total() / n if n else None, low=low, high=high)
+    found = mean_by_prompt((a.prompt.base, a.completion_tokens) for a in attempts if applies(a))
+    return Length(model=model, attempts=found.n, value=found.value, low=found.low, high=found.high)

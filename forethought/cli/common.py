@@ -82,6 +82,15 @@ def read_budget(text: str | None) -> Any:
     return found
 
 
+def named_runs(items: list[str]) -> dict[str, list[Path]]:
+    """The runs of each model: every item is NAME=RUN, or RUN, whose directory's name is then the model's."""
+    named: dict[str, list[Path]] = {}
+    for item in items:
+        name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
+        named.setdefault(name if eq else Path(path).name, []).append(Path(path))
+    return named
+
+
 def pairs(items: list[str]) -> dict[str, str]:
     """KEY=VALUE of each, split at the first equals sign outside brackets: a key may be a spec with options."""
     pairs = {}

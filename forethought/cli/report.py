@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from forethought.cli.common import named_runs
+
 
 def report(
     runs: Annotated[list[str], typer.Argument(help="Runs, each as NAME=RUN or RUN; NAME may come several times.")],
@@ -24,8 +26,4 @@ def report(
     """
     from forethought.report.gather import write_report
 
-    named: dict[str, list[Path]] = {}
-    for item in runs:
-        name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
-        named.setdefault(name if eq else Path(path).name, []).append(Path(path))
-    print(f"report -> {write_report(out, named, title=title, reference=reference)}")
+    print(f"report -> {write_report(out, named_runs(runs), title=title, reference=reference)}")

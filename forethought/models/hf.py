@@ -13,7 +13,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from forethought.chat import continue_prompt, encode_prompt, opens_thought, render_prompt, stop_ids, with_system
+from forethought.chat import (
+    continue_prompt,
+    encode_begun,
+    encode_prompt,
+    opens_thought,
+    render_prompt,
+    stop_ids,
+    with_system,
+)
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question, Search
 from forethought.models.decode import POSITIONS, Decoder, Row
@@ -69,7 +77,8 @@ class HFModel:
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
         text = self.render(question)
-        ids = encode_prompt(self.tokenizer, text)
+        encode = encode_begun if isinstance(question, Ask) and question.prefix else encode_prompt
+        ids = encode(self.tokenizer, text)
         options: tuple[list[int], ...] = ()
         sampling = Sampling(max_tokens=1)
         if isinstance(question, Ask):
@@ -198,7 +207,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-6")
+    identity = digest(weights, dtype, device, "slots-7")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 

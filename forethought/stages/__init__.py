@@ -4,6 +4,7 @@ from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.calibrating import calibrate_judges
 from forethought.stages.capability import capability, compare_runs, harness
 from forethought.stages.importing import import_attempts
+from forethought.stages.intervening import causal
 from forethought.stages.judging import judge
 from forethought.stages.scoring import score
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
@@ -17,6 +18,7 @@ __all__ = [
     "cache_path",
     "calibrate_judges",
     "capability",
+    "causal",
     "compare_runs",
     "harness",
     "import_attempts",
