@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from forethought.analysis.measures import measure
-from forethought.analysis.paired import Difference, Pair, compare
+from forethought.analysis.paired import Difference, Pair, paired_difference
 from forethought.analysis.rates import Outcome, Rate, by_judge, clustered
 from forethought.analysis.summary import ATTACKED, DIRECT
 from forethought.attacks import beyond_text
