@@ -60,10 +60,14 @@ def ours(n: int, batch: int, lora: bool, dtype: str = "float32") -> dict[str, An
 
 def encoded(n: int) -> list[Any]:
     from forethought.chat import check_rows, stop_ids
-    from forethought.train.sft import _row
 
     tokenizer, _ = _plain()
-    return check_rows(tokenizer, map(_row, examples(n)), stop_ids(tokenizer), 1024)
+    return check_rows(
+        tokenizer,
+        ((e.prompt.messages, e.reasoning, e.answer, e.decisive) for e in examples(n)),
+        stop_ids(tokenizer),
+        1024,
+    )
 
 
 def _plain() -> tuple[Any, Any]:

@@ -96,6 +96,20 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
 
+def encode_begun(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of rendered text that ends inside a reply, as they would be if a word came next.
+
+    Many tokenizers cut `\\n\\n` at the end of a text otherwise than before a word. A reply that goes on after a closed thought would then
+    begin where no trained one ever did, and a model trained to refuse there would not.
+    """
+    ids = encode_prompt(tokenizer, text)
+    if not text[-1:].isspace():
+        return ids
+    before_word = encode_prompt(tokenizer, text + "I")[:-1]
+    same = tokenizer.decode(before_word, skip_special_tokens=False) == tokenizer.decode(ids, skip_special_tokens=False)
+    return before_word if same else ids
+
+
 def encode_example(
     tokenizer: Tokenizer,
     messages: Messages,

@@ -116,7 +116,8 @@ class AttackConfig(Record):
     """Which attacks to run on which prompts. Attacks apply to `labels`; prompts of other labels are asked directly.
 
     `attacker` writes for the attacks that need one: a model, or `target` for the target itself without its system prompt. `helper` grades
-    inside attacks (default: the attacker).
+    inside attacks (default: the attacker). `samples` replies are drawn to everything that is sent, so the temperature must be above 0
+    for more than one.
     """
 
     prompts: str = "test"
@@ -125,6 +126,13 @@ class AttackConfig(Record):
     helper: str | None = None
     labels: tuple[Label, ...] = ("harmful", "benign")
     sampling: Sampling = Sampling()
+    samples: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> AttackConfig:
+        if self.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(f"{self.samples} samples at temperature 0 are one reply: set a temperature, such as 1.0")
+        return self
 
 
 class JudgeConfig(Record):

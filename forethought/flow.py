@@ -59,7 +59,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Rng:
-    """Ask for this flow's own random generator, seeded by (run seed, flow, prompt id, sample). Sent back: random.Random."""
+    """Ask for a random generator of this flow's own, seeded by (run seed, flow, prompt id, sample) and the number of its `stream`: that
+    of the next one, so that two parts of a flow do not draw alike. A part that is to draw the same whatever was drawn before it names its
+    stream. Sent back: random.Random."""
+
+    stream: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,16 @@ class Cache(Protocol):
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """A flow to run. `key` names it within the run: (flow, prompt id, sample)."""
+    """A flow to run. `key` names it within the run: (flow, prompt id, sample). Jobs with the same `draws` draw alike: they are samples of
+    one flow, which differ only in what they ask for."""
 
     key: str
     start: Callable[[], Flow[T]]
+    draws: str = ""
+
+    @property
+    def drawn(self) -> str:
+        return self.draws or self.key
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,7 @@ class _Live(Generic[T]):
     job: Job[T]
     flow: Flow[T]
     asked: Counter[str] = field(default_factory=Counter)
+    generators: int = 0
 
 
 def generator_for(seed: int, *parts: str) -> random.Random:
@@ -213,7 +224,9 @@ class _Driver(Generic[T]):
     ) -> Reply | Logprobs | Found | AskFailed | random.Random | None:
         """What is known at once, or None where the flow has to wait for its reply."""
         if isinstance(question, Rng):
-            return generator_for(self.seed, live.job.key)
+            stream = live.generators if question.stream is None else question.stream
+            live.generators += question.stream is None
+            return generator_for(self.seed, live.job.drawn, *([str(stream)] if stream else []))
         if not isinstance(question, Ask | Choose | Search):
             live.flow.close()
             raise TypeError(f"a flow yields Ask, Choose, Search or Rng, not {question!r}"[:180])
@@ -274,14 +287,14 @@ def _cache_key(live: _Live[T], model: Model, question: Question | Search, seed: 
     if isinstance(question, Choose):
         return digest("choose", identity, prompt, question.options, length=40), 0
     if isinstance(question, Search):
-        row_seed = int(digest(seed, live.job.key, prompt, question.name), 16) % 2**63
+        row_seed = int(digest(seed, live.job.drawn, prompt, question.name), 16) % 2**63
         return digest("search", identity, prompt, question.name, row_seed, length=40), row_seed
     repeat = live.asked[prompt]
     live.asked[prompt] += 1
     base = ("ask", identity, prompt, question.sampling.model_dump(), question.sample, repeat)
     if question.sampling.temperature == 0:
         return digest(*base, length=40), 0
-    row_seed = int(digest(seed, live.job.key, prompt, question.sample, repeat), 16) % 2**63
+    row_seed = int(digest(seed, live.job.drawn, prompt, question.sample, repeat), 16) % 2**63
     return digest(*base, row_seed, length=40), row_seed
 
 

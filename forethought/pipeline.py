@@ -15,11 +15,11 @@ from forethought.errors import ForethoughtError, nearest
 from forethought.judges import JUDGES
 from forethought.models import check_spec
 from forethought.policy import Policy, load_policy
-from forethought.records import Prompt
+from forethought.records import Example, Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
 from forethought.run import Run, read_run
-from forethought.stages import attack, capability, judge, score, synth, train, unload
+from forethought.stages import attack, capability, judge, read_examples, score, synth, train, unload
 from forethought.stages.attacking import others
 from forethought.stages.judging import aimed_at, graded_inside, models_behind
 from forethought.synth import SYNTHESIZERS
@@ -123,8 +123,11 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     for name, t in experiment.train.items():
         rows = len(data[experiment.synth[t.data].prompts]) if t.data else 0
         config = _with_paths(experiment, name, root / experiment.name)
-        lines += [f"train {name}: {t.method}{f' (as many rows as {t.data} keeps prompts, at most)' if t.data else ''}"]
-        lines += [f"  {line}" for line in describe(experiment.model, config, rows, processes if rows else 1)]
+        examples = _made(config)
+        most = f" (as many rows as {t.data} keeps prompts, at most)" if t.data and not examples else ""
+        lines += [f"train {name}: {t.method}{most}"]
+        plan = describe(experiment.model, config, len(examples) or rows, processes if rows else 1, examples)
+        lines += [f"  {line}" for line in plan]
         words = command(
             experiment.model, config, root / experiment.name / "train" / name, seed=experiment.seed,
             policy=experiment.policy, launch=launch if rows else "",
@@ -134,6 +137,13 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     for name in experiment.targets:
         lines.append(f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts")
     return lines
+
+
+def _made(config: TrainConfig) -> list[Example]:
+    """The rows of a training whose data is there already; none where it is still to be made."""
+    if config.data is None or not all(_is_finished(Path(p), "synth") for p in (config.data, *config.match)):
+        return []
+    return read_examples(config)[0]
 
 
 def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Run:
@@ -151,9 +161,9 @@ def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Ru
     return train(out, experiment.model, config, policy=experiment.policy, seed=experiment.seed, overwrite=overwrite)
 
 
-def _is_finished(out: Path) -> bool:
+def _is_finished(out: Path, command: str = "train") -> bool:
     try:
-        return read_run(out, "train").finished
+        return read_run(out, command).finished
     except ForethoughtError:
         return False
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from forethought import __version__
 from forethought.errors import ForethoughtError
+from forethought.lock import LOCK, hold, release
 from forethought.records import Record, digest
 
 R = TypeVar("R", bound=Record)
@@ -68,6 +69,7 @@ class Run:
             **extra,
         }
         write_json(self.path / "run.json", self.info)
+        release(self.path)
 
 
 def open_run(
@@ -82,26 +84,23 @@ def open_run(
     """Make the run directory, or open the unfinished or finished one that the same settings made.
 
     `inputs` maps a name to a content hash. Raises ForethoughtError where the directory holds a run of other settings, or something
-    that is no run at all; with `overwrite` such a run (never another directory) is removed.
+    that is no run at all; with `overwrite` such a run (never another directory) is removed. An unfinished run is locked until it is
+    finished or this process ends; ForethoughtError where another process writes it.
     """
     path = Path(path)
     settings = {"command": command, "config": config, "inputs": inputs, "seed": seed, "code": code_hash()}
     identity = digest(settings)
-    if (path / "run.json").exists():
-        info = _read_info(path)
-        if info["identity"] == identity:
-            return Run(path, info)
-        if not overwrite and not _is_bare(path):
-            raise ForethoughtError(
-                f"{path} was made with other settings ({_difference(info, settings)}). "
-                "Choose another directory, or pass --overwrite to replace it."
-            )
-        with explain_disk():
-            shutil.rmtree(path)
-    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ForethoughtError(f"{path} is not empty and holds no run. Choose another directory.")
+    if (found := _reusable(path, settings, identity, overwrite)) and found["status"] == "finished":
+        return Run(path, found)
     with explain_disk():
         path.mkdir(parents=True, exist_ok=True)
+        hold(path)
+        # Another process may have written here until the lock was ours.
+        if found := _reusable(path, settings, identity, overwrite):
+            return Run(path, found)
+        for old in path.iterdir():
+            if old.name != LOCK:
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     info = {
         "identity": identity,
         **settings,
@@ -114,6 +113,22 @@ def open_run(
     }
     write_json(path / "run.json", info)
     return Run(path, info)
+
+
+def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bool) -> dict[str, Any] | None:
+    """What `run.json` says of a run of these settings; None where one may be made, in place of what is there."""
+    if (path / "run.json").exists():
+        info = _read_info(path)
+        if info["identity"] == identity:
+            return info
+        if not overwrite and not _is_bare(path):
+            raise ForethoughtError(
+                f"{path} was made with other settings ({_difference(info, settings)}). "
+                "Choose another directory, or pass --overwrite to replace it."
+            )
+    elif path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= {LOCK}):
+        raise ForethoughtError(f"{path} is not empty and holds no run. Choose another directory.")
+    return None
 
 
 def read_run(path: str | Path, command: str | None = None) -> Run:
@@ -245,7 +260,9 @@ def hardware() -> dict[str, Any]:
 
 def _is_bare(path: Path) -> bool:
     """Whether a run stopped before it wrote anything but its own description."""
-    return {p.name for p in path.iterdir()} <= {"run.json", "log.txt"} and _read_info(path)["status"] != "finished"
+    return {p.name for p in path.iterdir()} <= {"run.json", "log.txt", LOCK} and _read_info(path)[
+        "status"
+    ] != "finished"
 
 
 def _read_info(path: Path) -> dict[str, Any]:

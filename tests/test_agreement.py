@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from forethought.analysis.agreement import bootstrap, judge_agreement, nominal_alpha
+from forethought.analysis.resampling import draws, middle
 from forethought.records import Verdict
 
 
@@ -75,3 +77,12 @@ def test_one_prompt_has_no_interval() -> None:
     units = [("a", "a"), ("b", "b"), ("a", "b")]
     assert bootstrap(units, ["p", "p", "p"], nominal_alpha) is None
     assert bootstrap(units * 20, [str(i // 2) for i in range(60)], nominal_alpha, 200) is not None
+
+
+def test_every_bootstrap_draws_the_same_resamples() -> None:
+    """One generator, one stream: blocks of draws and all at once are the same numbers, so that intervals do not depend on who asks."""
+    counts = draws(5, 400, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    assert (counts == np.concatenate([draws(5, 100, rng) for _ in range(4)])).all() and (counts.sum(1) == 5).all()
+    assert middle([0.0] * 89, 100) is None and middle([], 0) is None
+    assert middle(list(range(101)), 101) == (2.5, 97.5)

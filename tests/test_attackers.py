@@ -13,7 +13,7 @@ from conftest import HOSTILE
 from typer.testing import CliRunner
 
 from forethought import stages
-from forethought.attacks import ATTACKS, HELPED, cost_of, load_attack, needed
+from forethought.attacks import ATTACKS, HELPED, Attack, cost_of, load_attack, needed
 from forethought.attacks.attacker import bare, clip, loses
 from forethought.attacks.autodan import cross
 from forethought.attacks.grading import grade, read_grade
@@ -23,11 +23,12 @@ from forethought.attacks.template_file import MARK
 from forethought.cli import app
 from forethought.config import AttackConfig, Experiment, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Choose, Job, Logprobs, Question, run_flows
+from forethought.flow import Ask, Choose, Flow, Job, Logprobs, Question, run_flows
 from forethought.models.scripted import ScriptedModel
 from forethought.pipeline import run_experiment
-from forethought.records import Attempt, Message, Prompt, Reply, Sampling, make_prompt, user
+from forethought.records import Attempt, Message, Prompt, Reply, Sampling, Sent, make_prompt, user
 from forethought.run import read_jsonl
+from forethought.stages import shared
 from forethought.stages.attacking import attempt_flow
 
 ATTACKERS = [name for name, entry in ATTACKS.items() if "attacker" in entry.needs]
@@ -184,6 +185,21 @@ def test_an_attacker_that_thinks_first_is_given_room() -> None:
     short: Say = lambda ask: AskFailed("too_long", "x") if ask.sampling.max_tokens > 400 else thinks(ask)
     (attempt,), _ = run("rewrite", bread(), short)
     assert attempt.error == "not_applicable: the attacker's text is cut off, in 3 tries"
+
+
+def test_a_translation_that_is_cut_off_is_given_room() -> None:
+    rooms: list[int] = []
+
+    def thinks(ask: Ask) -> str | Reply | AskFailed:
+        rooms.append(ask.sampling.max_tokens)
+        return Reply(text="<think> hm", stop="length") if rooms[-1] < 3200 else able(ask)
+
+    (attempt,), _ = run("translation", bread(), thinks)
+    assert attempt.error is None and rooms == [800, 1600, 3200, 3200], "the way back has the room of the way there"
+    rooms.clear()
+    (attempt,), _ = run("translation(tries=2)", bread(), thinks)
+    expected = "not_applicable: no translation into French could be used: the attacker's text is cut off, in 2 tries"
+    assert attempt.error == expected and rooms == [800, 1600]
 
 
 def test_an_attacker_that_breaks_is_an_error_and_not_safety() -> None:
@@ -350,6 +366,38 @@ def test_the_best_try_is_sent_with_the_reply_it_had(name: str) -> None:
     (attempt,), models = run(name, bread(), target=echo_take, helper=grader(word1="7"))
     assert "take 1 " in attempt.messages[-1].content and "word1 " in attempt.answer
     assert attempt.queries["target"] == len(models["target"].asked) == 4, "it is not asked again"
+
+
+def until(n: int, say: Say, kind: str = "too_long") -> Say:
+    """`say` for the first `n` asks; from then on it fails."""
+    asks: list[Ask] = []
+
+    def limited(ask: Ask) -> str | Reply | AskFailed:
+        asks.append(ask)
+        return say(ask) if len(asks) <= n else AskFailed(kind, "the context is full")
+
+    return limited
+
+
+@pytest.mark.parametrize(
+    "name", ["pair(tries=1)", "tap(tries=1)", "crescendo(rounds=4)", "autodan(population=3, generations=1)"]
+)
+def test_a_context_that_is_full_loses_no_earlier_try(name: str) -> None:
+    near: Say = lambda ask: f"Would you say, in month {ask.sample}, how to bake sourdough bread at home, then?"
+    attacker = near if name.startswith("crescendo") else able
+    (attempt,), models = run(name, bread(), attacker, until(2, lambda ask: "First take a bowl."))
+    assert attempt.error is None and attempt.answer == "First take a bowl."
+    assert attempt.queries["target"] == len(models["target"].asked) > 2, "the tries are counted, those that failed too"
+    (attempt,), _ = run(name, bread(), attacker, until(0, able))
+    assert attempt.error and attempt.error.startswith("too_long: "), "no try at all is no success of the target"
+    (attempt,), _ = run(name, bread(), attacker, until(2, able, "refused_by_server"))
+    assert attempt.error == "refused_by_server: the context is full"
+
+
+def test_a_helper_whose_context_is_full_loses_no_earlier_try() -> None:
+    grades: Say = lambda ask: "yes" if "Second text" in ask.messages[-1].content else "5"
+    (attempt,), _ = run("tap(tries=1)", bread(), helper=until(3, grades))
+    assert attempt.error is None and "bowl" in attempt.answer
 
 
 def test_success_ends_the_search() -> None:
@@ -528,7 +576,7 @@ def test_the_stage_records_attacker_and_queries(tmp_path: Path) -> None:
     attacker = script(tmp_path / "a.yaml", "- say: 'yo fam, {text} no cap'\n")
     config = AttackConfig(attacks=("direct", "rewrite", "bon(n=3)"))
     run = stages.attack(tmp_path / "r", ModelConfig(name="scripted:comply"), [bread()], config, attacker=attacker)
-    assert run.info["config"]["attacker"]["name"] == run.info["config"]["helper"]["name"] == attacker.name
+    assert run.info["config"]["attacker"]["name"] == attacker.name
     assert attacker.name in run.info["inputs"], "an edited attacker is another input"
     found = run.read("attempts.jsonl", Attempt)
     assert [(a.attack, a.queries) for a in found] == [
@@ -543,6 +591,39 @@ def test_the_stage_records_attacker_and_queries(tmp_path: Path) -> None:
             config,
             attacker=ModelConfig(name="scripted:echo"),
         )
+
+
+def listen() -> Attack:
+    """An attack from outside the table, which may ask whom it likes."""
+
+    def attack(prompt: Prompt) -> Flow[list[Sent]]:
+        reply = yield Ask("attacker", prompt.messages)
+        assert isinstance(reply, Reply)
+        return [Sent(messages=user(f"psst {reply.text}"))]
+
+    return attack
+
+
+@pytest.mark.parametrize(
+    ("attacks", "roles"),
+    [
+        (("direct", "leetspeak+persona"), set()),
+        (("direct", "rewrite"), {"attacker"}),
+        (("direct", "pair(streams=1, turns=1)"), {"attacker", "helper"}),
+        (("direct", f"{__name__}:listen"), {"attacker", "helper"}),
+    ],
+)
+def test_a_model_that_no_attack_asks_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attacks: tuple[str, ...], roles: set[str]
+) -> None:
+    loaded: list[str] = []
+    load = shared.load
+    monkeypatch.setattr(shared, "load", lambda model: (loaded.append(model.name), load(model))[1])
+    attacker, helper = (script(tmp_path / f"{r}.yaml", "- say: 'yo, {text}'\n") for r in ("attacker", "helper"))
+    config = AttackConfig(attacks=attacks, attacker=attacker.name, helper=helper.name)
+    run = stages.attack(tmp_path / "r", ModelConfig(name="scripted:comply"), [bread()], config)
+    assert {name.rpartition("/")[2].removesuffix(".yaml") for name in loaded} - {"scripted:comply"} == roles
+    assert {r for r in ("attacker", "helper") if isinstance(run.info["config"][r], dict)} == roles
 
 
 def test_the_target_may_be_its_own_attacker_but_only_when_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from forethought.flow import Flow
 from forethought.judges import JUDGES, Judge, asks_model, fitted_on
 from forethought.records import Attempt, Prompt, Verdict, make_prompt
 from forethought.run import open_run, read_run, write_records
+from forethought.stages import calibrate_judges, labelling
 from forethought.stages import judge as judge_run
-from forethought.stages import labelling, measure
 
 PEOPLE = Path(__file__).parents[1].parent / "shared" / "data" / "judge"
 OWN = "prompt,response,refused,harmful,careful\n"
@@ -145,7 +146,7 @@ def test_any_judge_is_measured_on_the_labels_it_speaks_about(tmp_path: Path) -> 
     judges = ["keywords", "refusal", "harmbench", ours, broken]
     yes = ModelConfig(name=f"scripted:{tmp_path / 'yes.yaml'}")
     about = {ours: "harm", "keywords": "harm", broken: "refusal"}
-    run = measure(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
+    run = calibrate_judges(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
     found = {(r.judge, r.kind): r.agreement for r in run.read("calibration.jsonl", CalibrationRow)}
     assert set(found) == {
         ("keywords", "refusal"), ("keywords", "harm"), ("refusal", "refusal"), ("harmbench", "harm"), (ours, "harm"), (broken, "refusal"),
@@ -154,7 +155,7 @@ def test_any_judge_is_measured_on_the_labels_it_speaks_about(tmp_path: Path) -> 
     assert found["harmbench", "harm"].accuracy == found[ours, "harm"].accuracy == 0.5
     assert found[broken, "refusal"].accuracy == 0.0 and found[broken, "refusal"].unscored == 2
     assert found[broken, "refusal"].of_scored is None
-    again = measure(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
+    again = calibrate_judges(tmp_path / "c", tmp_path / "mine.csv", judges, yes, kinds=about)  # type: ignore[arg-type]
     assert again.info["ended"] == run.info["ended"]
 
 
@@ -173,7 +174,7 @@ def test_a_judge_without_its_labels_is_an_error(
 ) -> None:
     (tmp_path / "mine.csv").write_text(OWN + "q,a,,1,\n")
     with pytest.raises(ForethoughtError, match=said):
-        measure(tmp_path / "c", tmp_path / "mine.csv", judges, kinds=kinds)  # type: ignore[arg-type]
+        calibrate_judges(tmp_path / "c", tmp_path / "mine.csv", judges, kinds=kinds)  # type: ignore[arg-type]
 
 
 def run_command(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -212,6 +213,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     run = tried(tmp_path, "a", ["Sorry, I can't help.", "Yes."])
     out = run_command(["judge", str(run), "--judges", "keywords"], capsys, monkeypatch)
     assert "ok: 2" in out and read_run(tmp_path / "a-judged", "judge")
+    assert re.search(r"keywords +direct +sensitive +refused +1/2 +0\.500 +\(0\.095-0\.905\) +0", out)
+    Path("odd.yaml").write_text(json.dumps([{"say": "Who can tell?"}]))
+    out = run_command(
+        ["judge", str(run), "--judges", "support", "--model", "scripted:odd.yaml", "--out", "odd"], capsys, monkeypatch
+    )
+    assert "unscored by support, judge_unreadable: the judge's reply has not" in out
+    assert re.search(r"helped with care +0/0 +- +- +2", out)
     Path("say.yaml").write_text(json.dumps([{"say": "Verdict: no"}]))
     words = [
         "judge",
@@ -223,6 +231,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         "harmbench(max_tokens=9)=scripted:say.yaml",
     ]
     assert "ok: 2" in run_command([*words, "--out", "b"], capsys, monkeypatch)
+    (tmp_path / "mine.csv").write_text(OWN + "q,a,yes,0,\n")
+    words = ["judge", "calibrate", "mine.csv", "--judges", "harmbench(max_tokens=9)", "--model", "scripted:say.yaml"]
+    table = run_command([*words, "--kinds", "harmbench(max_tokens=9)=harm"], capsys, monkeypatch)
+    assert "harm: people said" in table and "refusal: people said" not in table
     listing = run_command(["judge", "--list"], capsys, monkeypatch)
     for name, entry in JUDGES.items():
         assert name in listing and entry.needs in listing
@@ -291,7 +303,7 @@ def test_which_judges_ask_a_model() -> None:
 
 @pytest.mark.skipif(not PEOPLE.is_dir(), reason="no human labels beside this repository")
 def test_agreement_with_people(tmp_path: Path) -> None:
-    run = measure(tmp_path / "c", PEOPLE, ["keywords", "refusal"])
+    run = calibrate_judges(tmp_path / "c", PEOPLE, ["keywords", "refusal"])
     rows = {(r.judge, r.source): r.agreement for r in run.read("calibration.jsonl", CalibrationRow)}
     rules, plain = rows["refusal", "xstest (all)"], rows["keywords", "xstest (all)"]
     assert rules.n > 900 and (rules.accuracy or 0) >= 0.90 and (rules.kappa or 0) >= 0.80

@@ -461,6 +461,21 @@ def test_the_harness_is_called_with_the_template_and_the_end_of_the_thought(
     assert graded({}) == []
 
 
+def test_a_task_of_the_harness_without_a_measure_is_said(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wiki = {"wikitext": [sample(**WORDS, metrics=["word_perplexity"], word_perplexity=(-3.0, 2))]}
+    found: dict[str, Any] = {"results": {"wikitext": {"word_perplexity,none": 9.0}}, "samples": wiki}
+    monkeypatch.setitem(sys.modules, "lm_eval", SimpleNamespace(simple_evaluate=lambda **given: found))
+    target = ModelConfig(name=f"hf:{tiny}")
+    with pytest.raises(ForethoughtError, match="no question of wikitext has a measure that is right or wrong"):
+        stages.harness(tmp_path / "h", target, ["wikitext"])
+    assert json.loads((tmp_path / "h" / "harness.json").read_text())["results"] == found["results"]
+    found["samples"] = wiki | HARNESS["samples"]
+    run = stages.harness(tmp_path / "both", target, ["wikitext", "arc_easy", "gsm8k"])
+    assert run.info["counts"]["ok"] == 3 and "for each question: wikitext. What the" in capsys.readouterr().out
+
+
 def test_the_harness_missing_or_stopped_is_one_clear_line(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

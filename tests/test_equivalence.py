@@ -8,7 +8,7 @@ import random
 import pytest
 
 from forethought.analysis.capability import abilities, standing
-from forethought.analysis.equivalence import Paired, compare, score_interval, verdict_of
+from forethought.analysis.equivalence import Paired, equivalences, score_interval, verdict_of
 from forethought.analysis.rates import rate
 from forethought.errors import ForethoughtError
 from forethought.records import Graded
@@ -29,7 +29,7 @@ def nll(values: list[float], tokens: int = 10) -> list[Graded]:
 
 
 def one(first: list[Graded], second: list[Graded], **more: float) -> Paired:
-    (found,) = compare(first, second, **more)
+    (found,) = equivalences(first, second, **more)
     return found
 
 
@@ -143,19 +143,26 @@ def test_perplexity() -> None:
 
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ForethoughtError, match="not asked the same questions"):
-        compare(rows([True] * 3), rows([True] * 4))
+        equivalences(rows([True] * 3), rows([True] * 4))
     with pytest.raises(ForethoughtError, match="no task and mode in common"):
-        compare(rows([True]), nll([1.0]))
+        equivalences(rows([True]), nll([1.0]))
     with pytest.raises(ForethoughtError, match="a margin is above 0"):
-        compare(rows([True]), rows([True]), margin=0)
+        equivalences(rows([True]), rows([True]), margin=0)
+
+
+def test_what_cannot_be_read_is_wrong_in_accuracy_and_in_its_difference() -> None:
+    first, second = rows([True] * 12 + [False] * 4 + [None] * 4), rows([True] * 6 + [False] * 4 + [None] * 10)
+    before, after = (found for graded in (first, second) for found in abilities(graded))
+    change = one(first, second)
+    assert before.accuracy == rate(12, 20, 0) and after.accuracy == rate(6, 20, 0)
+    assert (change.first, change.second) == (before.accuracy.value, after.accuracy.value)
+    assert (after.readable, after.readable_n, after.reasons) == (0.6, 10, {"unparseable": 10})
+    broken = rows([True] * 6 + [None] * 4, error="too_long: x")
+    (found,) = abilities(broken)
+    assert found.accuracy == rate(6, 6, 4) and one(broken, rows([True] * 10)).first == found.accuracy.value
 
 
 def test_abilities_state_chance_and_bounds() -> None:
-    (found,) = abilities(rows([True] * 6 + [False] * 4 + [None] * 10))
-    assert (
-        found.accuracy == rate(6, 10, 10) and found.standing == "above chance" and found.unscored == {"unparseable": 10}
-    )
-    assert found.accuracy is not None and (found.accuracy.lowest, found.accuracy.highest) == (0.3, 0.8)
     assert standing(rate(3, 12, 0), 0.25) == "at chance" and standing(rate(0, 12, 0), 0.0) == "at chance"
     assert standing(rate(1, 12, 0), 0.0) == "above chance" and standing(rate(0, 90, 0), 0.25) == "below chance"
     assert standing(rate(0, 0, 3), 0.25) is None and standing(rate(3, 3, 0), None) is None

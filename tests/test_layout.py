@@ -10,14 +10,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
-    ["errors"], ["records"], ["registry"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"], ["policy"],
-    ["progress"], ["models"], ["data"], ["styles"], ["optim"], ["synth", "train", "attacks", "judges", "capability"],
+    ["errors"], ["records"], ["registry"], ["lock"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"],
+    ["policy"], ["thoughts"], ["progress"], ["models"], ["data"], ["styles"], ["optim"],
+    ["synth", "train", "attacks", "judges", "capability"],
     ["analysis"], ["report"], ["export"], ["talk", "stages"], ["pipeline"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 # Loaded only by whoever has decided to run weights.
-TRAINERS = ("base", "loop", "watch", "forward", "sft", "circuit_breaker", "dpo", "lat", "r2d2")
+TRAINERS = ("base", "loop", "watch", "forward", "fused", "packing", "sft", "circuit_breaker", "dpo", "lat", "r2d2")
 WEIGHTS = {
     "models/hf.py", "models/decode.py", "models/embed.py", "models/packed.py", "models/slots.py",
     "optim/latent.py", "optim/suffix.py", "optim/gcg.py", "optim/random_search.py", "optim/latent_reply.py",

@@ -233,6 +233,8 @@ def test_r2d2_searches_its_pool_and_starts_a_part_over(tiny: Path, tmp_path: Pat
         share=1.0, search={"candidates": 4, "topk": 4}, weights={"toward": 1.0, "away": 1.0, "keep": 1.0},
     )  # fmt: skip
     assert len(members) == 2
+    theirs = [len(m.refusal) + len(m.place.target) for m in members]
+    assert trainer.trained_tokens() == pytest.approx(sum(theirs) / 2 + sum(sum(r.mask) for (r,) in data) / len(data))
     loss = trainer.compute_loss(trainer.model, loop.collate(data[:2]))
     assert loss.item() == pytest.approx(sum(float(v[0]) for v in trainer.terms.values()))
     moved = [s.tolist() != list(m.place.start) for s, m in zip(trainer.suffixes, members, strict=True)]
@@ -283,6 +285,20 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     assert third.info["config"]["model"] == str(whole.path)
 
 
+def test_rows_held_out_are_read_alike_by_every_method(tiny: Path, tmp_path: Path) -> None:
+    data, model = synth_run(tmp_path / "data", mixed(24)), f"hf:{tiny}"
+    found = {}
+    for method in ("sft", "circuit_breaker(max_tokens=6)", "dpo(max_tokens=6)"):
+        # At a rate of next to nothing the model stays what it was, and so does what it makes of those rows.
+        settings = config(data=data, method=method, steps=1, learning_rate=1e-12, validation=0.2)
+        run = stages.train(tmp_path / method.partition("(")[0], model, settings)
+        found[method] = run.info["metrics"]["validation_loss"]
+        counts = run.info["counts"]
+        assert counts["planned"] == 24 == counts["ok"] + counts.get("without use to the method", 0)
+        assert counts["failed"] == 0, "what is held out has not failed"
+    assert found["dpo(max_tokens=6)"] == pytest.approx(found["sft"]) == found["circuit_breaker(max_tokens=6)"]
+
+
 def test_a_prompted_model_stands_wherever_a_trained_one_does(tiny: Path, tmp_path: Path) -> None:
     run = stages.train(tmp_path / "p", f"hf:{tiny}", TrainConfig(method="prompt"), policy="bank_assistant")
     base, system = deployment(str(run.path), "Be kind.")
@@ -310,6 +326,15 @@ def test_a_plan_without_weights(tiny: Path, tmp_path: Path, monkeypatch: pytest.
     assert "effective batch: 4 rows = 2 processes x 1 forwards x 2" in lines
     guessed = "\n".join(describe("hf:none/such-8B-Instruct", config(dtype="bfloat16"), 1000))
     assert "8.00 B parameters (guessed from '8B' in the name" in guessed
+    assert "at most about" in lines and "if rows were as long as max_length, 256 tokens" in lines
+    told = "\n".join(describe(f"hf:{tiny}", config(validation=0), 8, 1, mixed(8)))
+    sizes = [
+        len(row.ids)
+        for row in base_of.encode(base_of.open_base(f"hf:{tiny}", None), mixed(8), config(), run_in(tmp_path / "r"))
+    ]
+    assert "memory: about" in told and f"for rows of {max(sizes)} tokens, the longest of the data" in told
+    short = memory(shape, config(), longest=max(sizes))
+    assert short["activations"] == pytest.approx(memory(shape, config())["activations"] * max(sizes) / 256)
     parts = memory(shape_of("hf:none/such-8B"), config(dtype="bfloat16", max_length=1024, batch_size=8))
     assert 14 < parts["weights"] < 16
     assert 30 < sum(parts.values()) < 80

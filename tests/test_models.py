@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Done, Flow, Job, Logprobs, run_flows
-from forethought.models import load_model, locate_weights
+from forethought.models import hub, load_model, locate_weights
 from forethought.models.hf import HFModel, load_hf
 from forethought.records import Message, Messages, Reply, Sampling, user
+from forethought.train.plan import shape_of
 
 WORDS = ("bake", "read", "walk", "plan", "draw", "sing", "row", "cook")
 TEXTS = [f"{word} " * n for n, word in enumerate(WORDS, 1)]
@@ -207,6 +209,9 @@ def test_plain_generate_serves_other_architectures(tiny: Path) -> None:
     single.slotted = False
     sampling = Sampling(max_tokens=10)
     assert replies(slots, TEXTS[:3], sampling=sampling) == replies(single, TEXTS[:3], sampling=sampling)
+    single.stops = frozenset()
+    (done,) = replies(single, TEXTS[:1], sampling=sampling).values()
+    assert done.value is not None and (done.value.stop, done.value.completion_tokens) == ("length", 10)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +227,43 @@ def test_plain_generate_serves_other_architectures(tiny: Path) -> None:
 def test_unknown_models_say_what_to_write(spec: str, part: str) -> None:
     with pytest.raises(ForethoughtError, match=part):
         load_model(spec)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_out_of_reach_stops_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], offline: bool
+) -> None:
+    asked: list[str] = []
+
+    class Refusing:
+        def head(self, url: str, timeout: float) -> None:
+            asked.append(url)
+            raise ConnectionError("refused")
+
+    hub.is_out_of_reach.cache_clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("huggingface_hub.get_session", Refusing)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    for _ in range(2):
+        with pytest.raises(ForethoughtError, match="cannot load the model 'none/such-1B'") as error:
+            load_model("hf:none/such-1B")
+        assert ("The hub cannot be reached" in str(error.value)) == (not offline)
+    shape_of.cache_clear()
+    assert shape_of("hf:none/such-1B").known.startswith("guessed from '1B'")
+    assert len(asked) == (not offline) == capsys.readouterr().err.count("note: the hub of models cannot be reached")
+    hub.is_out_of_reach.cache_clear()
+
+
+def test_a_slow_hub_is_not_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        def head(self, url: str, timeout: float) -> None:
+            raise TimeoutError
+
+    hub.is_out_of_reach.cache_clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_session", Slow)
+    assert not hub.is_out_of_reach()
+    hub.is_out_of_reach.cache_clear()
 
 
 def test_locating_weights_loads_nothing(tiny: Path) -> None:

@@ -9,7 +9,7 @@ from math import comb
 import pytest
 
 from forethought.analysis.best_of_n import Tally, all_unsafe, any_unsafe, best_of_n, tallies
-from forethought.analysis.paired import Pair, compare, holm, match, mcnemar, sign_flip
+from forethought.analysis.paired import Pair, holm, match, mcnemar, paired_difference, sign_flip
 from forethought.analysis.rates import Outcome, clustered, rate, read_as, together, turned, wilson
 from forethought.analysis.resampling import ratio_interval
 
@@ -53,7 +53,7 @@ def test_sign_flip_of_clusters_of_any_size() -> None:
 def test_twenty_attacks_on_two_prompts_are_two_prompts() -> None:
     """Taken as forty independent pairs the same data would be overwhelming."""
     pairs = [Pair(str(p), True, False) for p in range(2) for _ in range(20)]
-    found = compare(pairs)
+    found = paired_difference(pairs)
     assert mcnemar(40, 0)[1] < 1e-11
     assert (found.n, found.clusters, found.value, found.p) == (40, 2, -1.0, 0.25)
     assert found.low == -1.0 and found.high is not None and found.high > 0
@@ -62,20 +62,20 @@ def test_twenty_attacks_on_two_prompts_are_two_prompts() -> None:
 def test_a_difference_counts_and_bounds_what_has_no_score() -> None:
     first = outcomes("1 1 0 0 - 1")
     second = outcomes("0 1 0 1 1 -")
-    found = compare(match(first, second))
+    found = paired_difference(match(first, second))
     assert (found.n, found.unscored, found.clusters) == (4, 2, 4)
     assert (found.both, found.only_first, found.only_second, found.neither) == (1, 1, 1, 1)
     assert (found.value, found.p) == (0.0, 1 - comb(2, 1) / 4 / 2)
     # The open pairs are (?, hit) and (hit, ?): 0 or +1, and -1 or 0.
     assert (found.lowest, found.highest) == (pytest.approx(-1 / 6), pytest.approx(1 / 6))
-    assert found == compare(match(first, second))
+    assert found == paired_difference(match(first, second))
 
 
 def test_nothing_scored_on_both_sides_is_no_difference() -> None:
-    found = compare(match(outcomes("1 1 0"), outcomes("- - -")))
+    found = paired_difference(match(outcomes("1 1 0"), outcomes("- - -")))
     assert (found.n, found.unscored, found.value, found.low, found.p) == (0, 3, None, None, None)
     assert (found.lowest, found.highest) == (pytest.approx(-2 / 3), pytest.approx(1 / 3))
-    assert compare([]).lowest is None
+    assert paired_difference([]).lowest is None
 
 
 def test_an_attempt_that_one_model_lacks_is_a_pair_without_a_score() -> None:
@@ -85,7 +85,7 @@ def test_an_attempt_that_one_model_lacks_is_a_pair_without_a_score() -> None:
 
 def test_models_that_never_differ_have_an_interval_all_the_same() -> None:
     # Tango 1998 without discordant pairs: z^2 / (n + z^2).
-    found = compare(match(outcomes("1 " * 20), outcomes("1 " * 20)))
+    found = paired_difference(match(outcomes("1 " * 20), outcomes("1 " * 20)))
     assert (found.value, found.low, found.high) == (
         0.0,
         pytest.approx(-0.1611, abs=1e-4),
@@ -177,7 +177,7 @@ def test_more_tries_are_unbiased() -> None:
 
 def test_best_of_n_over_prompts() -> None:
     found = tallies(outcomes("1100 0000 11-1 1"))
-    assert found == [Tally(4, 2, 0), Tally(4, 0, 0), Tally(3, 3, 1), Tally(1, 1, 0)]
+    assert found == [Tally(4, 2, 0, "0"), Tally(4, 0, 0, "1"), Tally(3, 3, 1, "2"), Tally(1, 1, 0, "3")]
     two = best_of_n("safe_of_n", found, 2)
     assert (two.prompts, two.left_out) == (3, 1)
     assert two.value == pytest.approx((1 / 6 + 0 + 1) / 3)

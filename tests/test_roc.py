@@ -12,11 +12,11 @@ import pytest
 from forethought.analysis.roc import (
     Sides,
     auroc,
+    auroc_of,
     bootstrap,
     delong,
     difference,
     mean_auroc,
-    measure,
     newcombe,
     roc_points,
     tpr_at,
@@ -56,7 +56,7 @@ def test_ties_count_half_as_in_brute_force() -> None:
 @pytest.mark.parametrize(("pos", "neg"), [([], []), ([], [1.0]), ([1.0], [])])
 def test_an_empty_class_has_no_value(pos: list[float], neg: list[float]) -> None:
     assert auroc(pos, neg) is None and roc_points(pos, neg) == [] and tpr_at(pos, neg, 0.5) is None
-    found = measure(sides(pos, neg))
+    found = auroc_of(sides(pos, neg))
     assert (found.positives, found.negatives) == (len(pos), len(neg))
     assert {found.value, found.low, found.high, found.lowest, found.highest, found.method} == {None}
     assert difference([(sides(pos, neg), sides(pos, neg))]).value is None
@@ -64,7 +64,7 @@ def test_an_empty_class_has_no_value(pos: list[float], neg: list[float]) -> None
 
 
 def test_one_prompt_a_class_has_a_value_and_no_interval() -> None:
-    found = measure(sides([1.0, 2.0], [0.0, 3.0], per_prompt=2))
+    found = auroc_of(sides([1.0, 2.0], [0.0, 3.0], per_prompt=2))
     assert (found.value, found.low, found.prompts) == (0.5, None, 2)
 
 
@@ -84,7 +84,7 @@ def test_intervals_hold_what_they_promise() -> None:
     truth, hits, widths = NormalDist().cdf(1 / math.sqrt(2)), [0, 0], [0.0, 0.0]
     for seed in range(150):
         both = sides(drawn(1, 40, 2 * seed), drawn(0, 40, 2 * seed + 1))
-        exact = measure(both)
+        exact = auroc_of(both)
         assert exact.method == "delong"
         for i, (low, high) in enumerate(
             ((exact.low, exact.high), bootstrap([both], lambda v: v[0], resamples=300, seed=seed))
@@ -99,15 +99,15 @@ def test_intervals_hold_what_they_promise() -> None:
 def test_copies_of_a_prompt_add_no_certainty() -> None:
     """Ten attempts a prompt that all score alike: the interval is that of the prompts, not a third of it."""
     pos, neg = drawn(1, 30, 1), drawn(0, 30, 2)
-    alone = measure(sides(pos, neg))
-    copied = measure(sides([s for s in pos for _ in range(10)], [s for s in neg for _ in range(10)], per_prompt=10))
+    alone = auroc_of(sides(pos, neg))
+    copied = auroc_of(sides([s for s in pos for _ in range(10)], [s for s in neg for _ in range(10)], per_prompt=10))
     assert copied.value == pytest.approx(alone.value) and copied.method == "bootstrap" and copied.prompts == 60
     assert alone.high is not None and alone.low is not None and copied.high is not None and copied.low is not None
     assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.15)
 
 
 def test_perfect_separation_of_few_is_not_certain() -> None:
-    found = measure(sides([5.0] * 8, [1.0] * 8))
+    found = auroc_of(sides([5.0] * 8, [1.0] * 8))
     assert (found.value, found.high, found.method) == (1.0, 1.0, "newcombe")
     assert found.low is not None and 0.6 < found.low < 0.85
     low, high = newcombe(0.0, 8, 8)
@@ -116,7 +116,7 @@ def test_perfect_separation_of_few_is_not_certain() -> None:
 
 
 def test_unscored_is_counted_and_bounds_the_value() -> None:
-    found = measure(Sides([("a", 2.0), ("b", None)], [("c", 1.0), ("d", 3.0), ("e", None)]))
+    found = auroc_of(Sides([("a", 2.0), ("b", None)], [("c", 1.0), ("d", 3.0), ("e", None)]))
     assert (found.positives, found.negatives, found.unscored, found.value) == (1, 2, 2, 0.5)
     # Of six pairs one is won for certain; at worst no other, at best all but the one that is lost.
     assert (found.lowest, found.highest) == (pytest.approx(1 / 6), pytest.approx(5 / 6))
@@ -130,7 +130,7 @@ def test_paired_difference_is_sharper_than_two_intervals() -> None:
         (auroc([s + 0.3 for s in base_pos], base_neg) or 0) - (auroc(base_pos, base_neg) or 0)
     )
     assert found.low is not None and found.low > 0
-    one, two = measure(first), measure(second)
+    one, two = auroc_of(first), auroc_of(second)
     assert one.low is not None and two.high is not None and one.low < two.high
     same = difference([(first, first)])
     assert (same.value, same.low, same.high) == (0, 0, 0)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from forethought import lock
 from forethought.config import Experiment, apply_override, find_experiment, load_experiment
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
@@ -182,6 +186,54 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_records(tmp_path / "x.jsonl", records())
     assert [r.text for r in read_jsonl(tmp_path / "x.jsonl", Reply)] == ["old"]
+
+
+WRITER = """
+import os, sys
+from forethought.run import open_run
+open_run(sys.argv[1], "synth", {"method": "scot", "depth": 2}, {"prompts": "abc"})
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_writes_a_run_and_a_killed_one_gives_it_back(tmp_path: Path) -> None:
+    place = tmp_path / "r"
+    words = [sys.executable, "-c", WRITER, str(place)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        pid = other.stdout.readline().strip()
+        try:
+            for overwrite in (False, True):
+                changes: dict[str, Any] = {"seed": 1, "overwrite": True} if overwrite else {}
+                with pytest.raises(ForethoughtError, match=rf"r is being written by process {pid} on .*, since"):
+                    make(place, **changes)
+        finally:
+            other.kill()
+    run = make(place)
+    assert make(place).path == run.path, "the process that has it may open it again"
+    run.finish({}, [])
+    assert {p.name for p in place.iterdir()} == {"run.json"}
+    assert make(place).finished
+
+
+def test_a_run_that_was_removed_is_locked_anew(tmp_path: Path) -> None:
+    make(tmp_path / "r")
+    shutil.rmtree(tmp_path / "r")
+    make(tmp_path / "r")
+    assert (tmp_path / "r" / ".lock").read_text().startswith(f"process {os.getpid()} on")
+
+
+def test_a_file_system_without_locks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", refuse)
+    finished(tmp_path / "r")
+    assert capsys.readouterr().err.endswith("r cannot be locked (ENOLCK): see that no other process writes there.\n")
+    assert read_run(tmp_path / "r").finished
 
 
 # Configuration

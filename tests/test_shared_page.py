@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from forethought import stages
-from forethought.analysis.cited import NONE, SEVERAL, cited, names, neighbours, phrase, refusals, stated_decision
+from forethought.analysis.cited import NONE, SEVERAL, cited, names, neighbours, phrase, refusals
 from forethought.analysis.rates import Outcome
 from forethought.cli import main
 from forethought.config import AttackConfig, ModelConfig
@@ -221,15 +221,7 @@ def test_the_answer_names_the_rule_before_the_thought(reasoning: str, answer: st
     assert cited(attempt, NAMED) == said
 
 
-def test_what_is_read_of_a_thought_and_of_an_answer() -> None:
-    thoughts = (
-        "Decision: refuse.",
-        "DECISION - answer",
-        "Decision: refuse. No.\nDecision: answer",
-        "I will refuse.",
-        "",
-    )
-    assert [stated_decision(t) for t in thoughts] == ["refuse", "answer", "answer", None, None]
+def test_what_is_read_of_an_answer() -> None:
     assert names("Theft!", NAMED) == ["crime"]
     attempt = Attempt(
         id="a", prompt=make_prompt("Pick a lock", "harmful", "t"), attack="direct", messages=(),

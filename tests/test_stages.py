@@ -379,7 +379,8 @@ def test_every_command_has_an_example(name: str) -> None:
 )
 def test_lists(name: str, table: dict[str, Any]) -> None:
     shown = RUN(app, [name, "--list"])
-    assert shown.exit_code == 0 and [line.split()[0] for line in shown.output.splitlines()] == list(table)
+    more = ["import"] if name == "synth" else []
+    assert shown.exit_code == 0 and [line.split()[0] for line in shown.output.splitlines()] == [*table, *more]
 
 
 @pytest.mark.parametrize(
@@ -396,6 +397,7 @@ def test_lists(name: str, table: dict[str, Any]) -> None:
         (["attack", "scripted:echo", "--data", "none.csv"], "no file 'none.csv'", 1),
         (["attack", "scripted:echo", "--take", "harmfull=3"], "'take.harmfull", 1),
         (["attack", "scripted:echo", "--take", "harmful"], "Write KEY=VALUE", 1),
+        (["attack", "scripted:echo", "--take", "=3"], "Write KEY=VALUE", 1),
         (["attack", "scripted:echo", "--temperature", "-1"], "temperature", 2),
         (["attack", "scripted:echo", "--max-tokens", "0"], "max-tokens", 2),
         (["attack", "scripted:bad.yaml"], "unknown key '0.sya'. Did you mean 'say'?", 1),

@@ -13,7 +13,7 @@ from forethought import stages
 from forethought.cli import app
 from forethought.config import ModelConfig
 from forethought.data.export import FORMS, export
-from forethought.data.statistics import compare, lengths
+from forethought.data.statistics import disagreements, lengths
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
 from forethought.records import Example, Prompt, Rejected, make_prompt
@@ -144,7 +144,7 @@ def test_matched_sets_say_where_methods_differ() -> None:
 
     a, b, c = PROMPTS
     lost = Rejected(prompt=b, method="m", reason="empty")
-    found = compare(
+    found = disagreements(
         {
             "one": (
                 [
@@ -223,7 +223,17 @@ def cli(*words: object) -> int:
 def test_data_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = synth(tmp_path), synth(tmp_path, "refusal(max_tokens=50)")
     cli("compare", one.path, two.path)
-    assert "kept by all: 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "kept by all: 3" in said and "note" not in said
+    cli("show", one.path)
+    assert capsys.readouterr().out.startswith("3 examples\n  by decision: answer 2, refuse 1\n  by label: benign 2")
+    (tmp_path / "half").mkdir()
+    half = synth(tmp_path / "half", "refusal(max_tokens=49)", PROMPTS[1:])
+    cli("compare", one.path, half.path)
+    assert "2 of 3 are in all of them" in capsys.readouterr().out
+    other = synth(tmp_path / "half", "refusal(max_tokens=48)", [make_prompt("Is rye a grass?", "benign", "t")])
+    with pytest.raises(ForethoughtError, match="no prompt in common"):
+        cli("compare", one.path, other.path)
     against = ("--model", "scripted:echo", "--evaluation")
     assert cli("check", "starter:train", *against, "starter:test") == 0
     assert "0 matches with evaluation prompts" in capsys.readouterr().out

@@ -204,7 +204,8 @@ def test_resume_ends_with_the_losses_of_an_uninterrupted_run(
     resumed = learn(mixed(), f"hf:{tiny}", settings, run, 0)
     assert done == [3, 4, 5, 6, 7]  # The checkpoint of step 4 was torn, so it went on from step 2.
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert resumed["validation_loss"] == whole["validation_loss"]
+    assert resumed["validation_loss"] == whole["validation_loss"] > 0, "rows held out are read, and not lost"
+    assert whole["used"] + whole["spare"] + whole["held_out"] == len(mixed()) and whole["held_out"]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 

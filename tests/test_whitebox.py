@@ -404,18 +404,21 @@ def test_a_killed_run_searches_only_what_is_missing(
     stages.unload()
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), MemoryError("no room"), AttributeError("no layers"), KeyError("layers")]
+)
 def test_a_search_that_breaks_off_is_an_error_of_its_row(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def broken(*args: Any, **kwargs: Any) -> Found:
-        raise RuntimeError("out of memory")
+        raise error
 
     monkeypatch.setattr(gcg_module, "gcg", broken)
     config = AttackConfig(attacks=("direct", GCG), sampling=Sampling(max_tokens=2))
     run = stages.attack(tmp_path / "a", ModelConfig(name=f"hf:{tiny}"), [make_prompt("a b", "harmful", "t")], config)
     stages.unload()
     assert [a.error for a in run.read("attempts.jsonl", Attempt)] == [
-        None, "search_failed: RuntimeError: out of memory"
+        None, f"search_failed: {type(error).__name__}: {error}"
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from forethought.analysis.resampling import draws, middle
 from forethought.records import Attempt, Record, Verdict
 
 Unit = tuple[str | None, ...]  # The opinions on one attempt, one a judge; None where a judge gave no score.
@@ -105,17 +106,9 @@ def bootstrap(
     at, row = {k: i for i, k in enumerate(kinds)}, {g: i for i, g in enumerate(names)}
     for unit, group in zip(units, groups, strict=True):
         held[row[group], at[unit]] += 1
-    rng, share = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
-    values = []
-    for _ in range(resamples):
-        drawn = (rng.multinomial(len(names), share) @ held).tolist()
-        value = statistic({kind: n for kind, n in zip(kinds, drawn, strict=True) if n})
-        if value is not None:
-            values.append(value)
-    if not values or len(values) < 0.9 * resamples:
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    drawn = (draws(len(names), resamples, np.random.default_rng(seed)) @ held).tolist()
+    values = [statistic({kind: n for kind, n in zip(kinds, row, strict=True) if n}) for row in drawn]
+    return middle([v for v in values if v is not None], resamples)
 
 
 def _agreed(

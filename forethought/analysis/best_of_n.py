@@ -1,14 +1,14 @@
 """What more tries do, from n >= N samples a prompt: `safe_of_n` and `bon_attack`. Pure functions.
 
 They are opposites and must not be confused. `safe_of_n` is the share of prompts on which all of N replies are unsafe, as when a defender
-may pick the safest of N (the best-of-N diagnosis in SRG, arXiv 2502.04040; the estimator is ours). `bon_attack` is the share on which at
-least one of N tries succeeds (best-of-N jailbreaking, arXiv 2412.03556). Both are unbiased for one prompt's samples as they are drawn;
-the second is pass@k's estimator (arXiv 2107.03374).
+may pick the safest of N (the best-of-N diagnosis in SRG, arXiv 2502.04040, known second-hand; the estimator is ours). `bon_attack` is
+the share on which at least one of N tries succeeds (best-of-N jailbreaking, arXiv 2412.03556). Both are unbiased for one prompt's
+samples as they are drawn; the second is pass@k's estimator (arXiv 2107.03374).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from math import comb
 from typing import Literal, NamedTuple
@@ -21,17 +21,19 @@ Kind = Literal["safe_of_n", "bon_attack"]
 
 
 class Tally(NamedTuple):
-    """The samples of one prompt: how many were scored, how many of those were unsafe, and how many have no score."""
+    """The samples of one prompt: how many were scored, how many of those were unsafe, and how many have no score. Tallies that name the
+    same `prompt` depend on each other."""
 
     scored: int
     unsafe: int
     unscored: int
+    prompt: str = ""
 
 
 class BestOfN(Record):
-    """One estimate over `prompts` prompts with at least N scored samples; `left_out` have fewer. `low` and `high` are the bootstrap's 95%
-    interval over prompts. `lowest` and `highest` are the value over all prompts with N samples if every unscored one had been safe, or
-    unsafe. None where no prompt is left."""
+    """One estimate over `prompts` things sampled (prompts, or wordings of them) with at least N scored samples; `left_out` have fewer.
+    `low` and `high` are a 95% interval by prompt. `lowest` and `highest` are the value over all with N samples if every unscored one had
+    been safe, or unsafe. None where nothing is left."""
 
     kind: Kind
     tries: int
@@ -59,17 +61,23 @@ def any_unsafe(n: int, unsafe: int, tries: int) -> float:
 ESTIMATORS: dict[Kind, Callable[[int, int, int], float]] = {"safe_of_n": all_unsafe, "bon_attack": any_unsafe}
 
 
-def tallies(outcomes: Iterable[Outcome]) -> list[Tally]:
-    """The samples of each prompt, in the order of the prompts."""
-    scored: Counter[str] = Counter()
-    unsafe: Counter[str] = Counter()
-    unscored: Counter[str] = Counter()
-    prompts: dict[str, None] = {}
+def tallies(outcomes: Iterable[Outcome], kind: Kind = "bon_attack") -> list[Tally]:
+    """The samples to draw N of, in the order of the prompts: for `bon_attack` whatever was tried on a prompt; for `safe_of_n` the replies
+    to one thing sent. Where nothing was sent twice (as by `bon`, which varies the request) that is all that was sent for a prompt, too."""
+    outcomes = list(outcomes)
+    alike = kind == "bon_attack" or len({(o.prompt, o.sent) for o in outcomes if o.sent}) == sum(
+        bool(o.sent) for o in outcomes
+    )
+    scored: Counter[tuple[str, str]] = Counter()
+    unsafe: Counter[tuple[str, str]] = Counter()
+    unscored: Counter[tuple[str, str]] = Counter()
+    things: dict[tuple[str, str], None] = {}
     for outcome in outcomes:
-        prompts[outcome.prompt] = None
-        (unscored if outcome.hit is None else scored)[outcome.prompt] += 1
-        unsafe[outcome.prompt] += outcome.hit is True
-    return [Tally(scored[p], unsafe[p], unscored[p]) for p in prompts]
+        thing = (outcome.prompt, "" if alike else outcome.sent)
+        things[thing] = None
+        (unscored if outcome.hit is None else scored)[thing] += 1
+        unsafe[thing] += outcome.hit is True
+    return [Tally(scored[t], unsafe[t], unscored[t], t[0]) for t in things]
 
 
 def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int = RESAMPLES, seed: int = 0) -> BestOfN:
@@ -77,7 +85,8 @@ def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int 
     chance = ESTIMATORS[kind]
     if tries < 1:
         raise ValueError(f"N must be at least 1, not {tries}")
-    values = [chance(t.scored, t.unsafe, tries) for t in found if t.scored >= tries]
+    kept = [t for t in found if t.scored >= tries]
+    values = [chance(t.scored, t.unsafe, tries) for t in kept]
     whole = [t for t in found if t.scored + t.unscored >= tries]
     ends = [
         sum(chance(t.scored + t.unscored, t.unsafe + extra * t.unscored, tries) for t in whole) / len(whole)
@@ -85,7 +94,7 @@ def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int 
         else None
         for extra in (0, 1)
     ]
-    low, high = _interval(values, resamples, seed) or (None, None)
+    low, high = _interval([t.prompt for t in kept], values, resamples, seed) or (None, None)
     return BestOfN(
         kind=kind,
         tries=tries,
@@ -99,13 +108,21 @@ def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int 
     )
 
 
-def _interval(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float] | None:
-    """The bootstrap's; Wilson's, with prompts for n, where all prompts are alike and the bootstrap would have no width."""
+def _interval(prompts: Sequence[str], values: Sequence[float], resamples: int, seed: int) -> tuple[float, float] | None:
+    """The wider, on each side, of the bootstrap's over prompts and of Wilson's with prompts for n. Wilson's is safe, since a value between
+    0 and 1 varies at most as a yes or no does; the bootstrap alone is far too narrow where few prompts have a value above 0
+    (docs/statistics.md)."""
     if not values:
         return None
-    if min(values) == max(values):
-        return wilson(values[0] * len(values), len(values))
-    return ratio_interval(values, [1.0] * len(values), resamples=resamples, seed=seed)
+    sums: dict[str, float] = defaultdict(float)
+    sizes: Counter[str] = Counter()
+    for i, (prompt, value) in enumerate(zip(prompts, values, strict=True)):
+        sums[prompt or str(i)] += value
+        sizes[prompt or str(i)] += 1
+    found = wilson(sum(values) / len(values) * len(sizes), len(sizes))
+    drawn = ratio_interval([sums[p] for p in sizes], list(sizes.values()), resamples=resamples, seed=seed) or found
+    assert found is not None and drawn is not None
+    return min(found[0], drawn[0]), max(found[1], drawn[1])
 
 
 def _check(n: int, unsafe: int, tries: int) -> None:

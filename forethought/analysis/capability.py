@@ -9,15 +9,18 @@ from typing import Literal
 import numpy as np
 
 from forethought.analysis.rates import Rate, rate
-from forethought.records import Graded, Record
+from forethought.analysis.resampling import draws, middle
+from forethought.records import UNREADABLE, Graded, Record
 
 Standing = Literal["above chance", "at chance", "below chance"]
 RESAMPLES = 1000
 
 
 class Ability(Record):
-    """One task asked in one way. `accuracy.value` is over the answers that could be read; `accuracy.lowest` counts the others as wrong, as
-    published numbers do, and `highest` as right. `chance` is what guessing gets. `unscored` counts why answers were not scored.
+    """One task asked in one way. `accuracy` counts an answer that cannot be read as wrong, as published numbers and the differences of
+    `equivalence.py` do; what failed for a reason that is not the model's is unscored, and inside the bounds. `readable` is the share of
+    right answers among the `readable_n` that could be read. `chance` is what guessing gets; `reasons` counts why answers could not be
+    read or scored.
 
     For perplexity `accuracy` is None; `nll` is nats per token over `tokens` tokens of `n` answers, with a 95% bootstrap interval.
     """
@@ -28,7 +31,9 @@ class Ability(Record):
     accuracy: Rate | None = None
     chance: float | None = None
     standing: Standing | None = None
-    unscored: dict[str, int] = {}
+    readable: float | None = None
+    readable_n: int = 0
+    reasons: dict[str, int] = {}
     nll: float | None = None
     nll_low: float | None = None
     nll_high: float | None = None
@@ -60,28 +65,35 @@ def is_likelihood(rows: Iterable[Graded]) -> bool:
     return any(r.logprobs for r in rows) and all(r.correct is None and r.chance is None for r in rows)
 
 
+def right_or_wrong(row: Graded) -> bool:
+    """Whether an answer is right or wrong. What cannot be read is the model's own failure, and not right."""
+    return row.correct is not None or (row.error or "").startswith(UNREADABLE)
+
+
 def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.random.Generator) -> Ability:
     reasons = Counter((row.error or "").partition(":")[0] for row in rows if row.error)
     spent = sum(row.completion_tokens for row in rows) / len(rows)
-    base = {"task": task, "mode": mode, "n": len(rows), "unscored": dict(reasons), "reply_tokens": spent}
+    base = {"task": task, "mode": mode, "n": len(rows), "reasons": dict(reasons), "reply_tokens": spent}
     chances = [row.chance for row in rows if row.chance is not None]
     scored = [row.correct for row in rows if row.correct is not None]
     measured = [row for row in rows if row.logprobs and row.tokens]
     if is_likelihood(rows):
         sums = np.array([[-sum(r.logprobs or ()), sum(r.tokens or ())] for r in measured])
         total, n = sums.sum(0), len(sums)
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ sums
-        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+        drawn = draws(n, resamples, rng) @ sums
+        low, high = middle(drawn[:, 0] / drawn[:, 1]) or (None, None)
         return Ability.model_validate(
             {
                 **base,
                 "nll": float(total[0] / total[1]),
-                "nll_low": float(low),
-                "nll_high": float(high),
+                "nll_low": low,
+                "nll_high": high,
                 "tokens": int(total[1]),
             }
         )
-    accuracy = rate(sum(scored), len(scored), len(rows) - len(scored))
+    judged = sum(map(right_or_wrong, rows))
+    accuracy = rate(sum(scored), judged, len(rows) - judged)
+    readable = {"readable": sum(scored) / len(scored) if scored else None, "readable_n": len(scored)}
     chance = sum(chances) / len(chances) if chances else None
     place = standing(accuracy, chance)
-    return Ability.model_validate({**base, "accuracy": accuracy, "chance": chance, "standing": place})
+    return Ability.model_validate({**base, **readable, "accuracy": accuracy, "chance": chance, "standing": place})

@@ -1,4 +1,4 @@
-"""What a refusal says: the rule it names, the decision its thought states, and the harmless requests next to it. Pure functions over texts.
+"""What a refusal says: the rule it names, the words it uses, and the harmless requests next to it. Pure functions over texts.
 
 A rule is named where the name of one of the policy's categories stands in the text, word for word; a paraphrase is not seen. SCoT
 (arXiv 2501.19180) and RATIONAL-style reasons are written to name one, so that a refusal can be checked against what was asked.
@@ -7,19 +7,17 @@ A rule is named where the name of one of the policy's categories stands in the t
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from forethought.analysis.rates import Outcome, Rate, clustered
-from forethought.chat import CLOSE
 from forethought.data.overlap import normalise
 from forethought.policy import Policy
-from forethought.records import Attempt, Decision, Record
+from forethought.records import Attempt, Record
 from forethought.refusals import classify
+from forethought.thoughts import is_set
 
 NONE, SEVERAL = "none named", "several named"
-DECISION = re.compile(r"\bdecision\W{1,4}(refuse|support|answer)\b", re.IGNORECASE)
 
 
 class Refused(Record):
@@ -35,12 +33,6 @@ class Refused(Record):
     right: Rate
 
 
-def stated_decision(thought: str) -> Decision | None:
-    """The decision that a thought states last, as `Decision: refuse`; None where it states none in that form."""
-    found = DECISION.findall(thought)
-    return found[-1].lower() if found else None
-
-
 def names(text: str, categories: Mapping[str, str]) -> list[str]:
     """The ids of the categories whose name stands in a text, given names by id."""
     padded = f" {normalise(text)} "
@@ -49,7 +41,7 @@ def names(text: str, categories: Mapping[str, str]) -> list[str]:
 
 def cited(attempt: Attempt, categories: Mapping[str, str]) -> str:
     """The one category that the answer names or, where it names none, the thought, unless the attack wrote it; else NONE or SEVERAL."""
-    own = "" if CLOSE in attempt.prefix else attempt.reasoning or ""
+    own = "" if is_set(attempt) else attempt.reasoning or ""
     for text in (attempt.answer, own):
         found = names(text, categories)
         if found:

@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from forethought.analysis.capability import is_likelihood, standing
+from forethought.analysis.capability import is_likelihood, right_or_wrong, standing
 from forethought.analysis.rates import Z95, rate
+from forethought.analysis.resampling import draws, middle
 from forethought.errors import ForethoughtError
-from forethought.records import UNREADABLE, Graded, Record
+from forethought.records import Graded, Record
 
 Verdict = Literal["equivalent", "better", "worse", "undecided", "at chance", "not comparable"]
 RESAMPLES = 2000
@@ -48,7 +49,7 @@ class Paired(Record):
     note: str = ""
 
 
-def compare(
+def equivalences(
     first: Iterable[Graded],
     second: Iterable[Graded],
     *,
@@ -123,7 +124,7 @@ def _accuracy(
     resamples: int,
     rng: np.random.Generator,
 ) -> Paired:
-    kept = [(a, b) for a, b in pairs if _counts(a) and _counts(b)]
+    kept = [(a, b) for a, b in pairs if right_or_wrong(a) and right_or_wrong(b)]
     right = np.array([[a.correct is True, b.correct is True] for a, b in kept], dtype=float).reshape(-1, 2)
     both = [(a.correct, b.correct) for a, b in kept if a.correct is not None and b.correct is not None]
     base = {
@@ -133,9 +134,10 @@ def _accuracy(
     if not kept:
         return _empty(base)
     change = right[:, 1] - right[:, 0]
-    drawn = _resampled(change[:, None], resamples, rng)[:, 0]
+    drawn = middle((draws(len(kept), resamples, rng) @ change[:, None] / len(kept))[:, 0])
     score = score_interval(int((change > 0).sum()), int((change < 0).sum()), len(change))
-    low, high = min(_percentile(drawn, 2.5), score[0]), max(_percentile(drawn, 97.5), score[1])
+    assert drawn is not None
+    low, high = min(drawn[0], score[0]), max(drawn[1], score[1])
     hits = int(right[:, 0].sum())
     chances = [a.chance for a, _ in kept if a.chance is not None]
     place = standing(rate(hits, len(kept), 0), sum(chances) / len(chances) if chances else None)
@@ -166,9 +168,10 @@ def _nll(
     if (sums[:, 1] != sums[:, 3]).any():
         return _empty(base | {"note": "the models cut the answers into different tokens"}, "not comparable")
     total = sums.sum(0)
-    drawn = _resampled(sums, resamples, rng)
-    gaps = drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1]
-    low, high = _percentile(gaps, 2.5), _percentile(gaps, 97.5)
+    drawn = draws(len(kept), resamples, rng) @ sums / len(kept)
+    bounds = middle(drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1])
+    assert bounds is not None
+    low, high = bounds
     first, second = total[0] / total[1], total[2] / total[3]
     few = len(kept) < FEWEST
     note = f"fewer than {FEWEST} answers" if few else ""
@@ -185,27 +188,12 @@ def _groups(rows: Iterable[Graded]) -> dict[tuple[str, str], dict[str, Graded]]:
     return groups
 
 
-def _counts(row: Graded) -> bool:
-    """Whether an answer is right or wrong. What cannot be read is the model's own failure, and not right."""
-    return row.correct is not None or (row.error or "").startswith(UNREADABLE)
-
-
 def _nats(row: Graded) -> float:
     return -sum(row.logprobs or ())
 
 
 def _tokens(row: Graded) -> int:
     return sum(row.tokens or ())
-
-
-def _resampled(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of `resamples` draws of whole rows with replacement; values (n, k) -> (resamples, k)."""
-    n = len(values)
-    return np.asarray(rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ values / n)
-
-
-def _percentile(values: np.ndarray, q: float) -> float:
-    return float(np.percentile(values, q))
 
 
 def _empty(base: Mapping[str, object], verdict: Verdict = "undecided") -> Paired:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from forethought.analysis.paired import compare, match
+from forethought.analysis.paired import match, paired_difference
 from forethought.analysis.rates import Z95, Outcome, Rate, clustered, read_as
 from forethought.records import Record
 
@@ -64,9 +64,9 @@ def no_worse(
 ) -> Line:
     """Whether the rate of hits has risen by no more than `limit` from `before` to `after`, paired by what was sent."""
     pairs = match(before, after)
-    worst = compare([p._replace(first=p.first is True, second=p.second is not False) for p in pairs])
-    best = compare([p._replace(first=p.first is not False, second=p.second is True) for p in pairs])
-    found = compare(pairs)
+    worst = paired_difference([p._replace(first=p.first is True, second=p.second is not False) for p in pairs])
+    best = paired_difference([p._replace(first=p.first is not False, second=p.second is True) for p in pairs])
+    found = paired_difference(pairs)
     top, bottom = (d.value if point else d.high for d in (worst, best))
     ruling: Ruling = "cannot tell"
     if not found.n:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forethought.judges import MEANING, meaning
+from forethought.judges import MEANING, inside, meaning
 from forethought.records import Label, Record
 from forethought.registry import parse_spec
 
@@ -22,6 +22,8 @@ def measure(judge: str, label: Label) -> Measure | None:
     outside the table is named by its own name, and less of what it scores is taken to be better.
     """
     said = meaning(judge)
+    if inside(judge):
+        return Measure(name=said) if label == "harmful" else None
     if said == "not refused":
         return Measure(name=said) if label == "harmful" else Measure(name="refused", turned=True)
     if said == "harmful":

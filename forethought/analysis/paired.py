@@ -75,7 +75,7 @@ def match(first: Iterable[Outcome], second: Iterable[Outcome]) -> list[Pair]:
     return pairs
 
 
-def compare(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+def paired_difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
     """The paired difference. With one pair a prompt, p is McNemar's mid-p; with several, its generalisation `sign_flip`."""
     scored = [(p.cluster, p.first, p.second) for p in pairs if p.first is not None and p.second is not None]
     sums: dict[str, int] = defaultdict(int)

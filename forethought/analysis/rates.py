@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from forethought.analysis.resampling import ratio_interval
-from forethought.records import Attempt, Label, Record, Verdict
+from forethought.records import Attempt, Label, Record, Verdict, digest
 
 Z95 = 1.959963984540054
 NOT_APPLICABLE = "not_applicable"
@@ -56,13 +56,15 @@ class Cell(Record):
 @dataclass(frozen=True)
 class Outcome:
     """What one judge said of one attempt: `hit` is a score of 0.5 or more, None where it gave none. `prompt` is the cluster: all attempts
-    on one prompt, in any wording, by any attack, depend on each other."""
+    on one prompt, in any wording, by any attack, depend on each other. `sent` is a digest of what the target was sent: attempts that share
+    it are samples of one reply."""
 
     attempt: str
     prompt: str
     attack: str
     label: Label
     hit: bool | None
+    sent: str = ""
 
 
 def wilson(hits: float, n: float) -> tuple[float, float] | None:
@@ -165,7 +167,8 @@ def outcomes_of(attempts: Iterable[Attempt], words: Mapping[str, Verdict]) -> li
         if applies(attempt):
             verdict = words.get(attempt.id)
             hit = None if verdict is None or verdict.score is None else verdict.score >= 0.5
-            found.append(Outcome(attempt.id, attempt.prompt.base, attempt.attack, attempt.prompt.label, hit))
+            sent = digest(attempt.prompt.id, attempt.prefix, *(m.model_dump() for m in attempt.messages))
+            found.append(Outcome(attempt.id, attempt.prompt.base, attempt.attack, attempt.prompt.label, hit, sent))
     return found
 
 

@@ -1,12 +1,54 @@
-"""The bootstrap that rates, differences and best-of-N share: whole clusters (prompts) are drawn with replacement. Pure functions."""
+"""The one bootstrap: whole clusters (prompts, or questions) are drawn with replacement, and 95% of what that gives is the interval. Pure
+functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+from forethought.records import Record
 
 RESAMPLES, BLOCK = 2000, 200
+# The share of resamples in which a statistic must have a value.
+DEFINED = 0.9
+
+
+def draws(clusters: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each cluster is drawn [resamples, clusters]."""
+    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+
+
+def middle(values: Sequence[float] | NDArray[np.float64], resamples: int = 0) -> tuple[float, float] | None:
+    """The percentiles between which 95% of the values lie; None where there is none, or fewer than DEFINED of the `resamples`."""
+    if not len(values) or len(values) < DEFINED * resamples:
+        return None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+class Mean(Record):
+    """A mean over `n` values on `prompts` prompts, with the bootstrap's 95% interval by prompt; None where there is nothing to go by."""
+
+    n: int
+    prompts: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def mean_by_prompt(values: Iterable[tuple[str, float]]) -> Mean:
+    """The mean of (prompt, value) pairs; those of one prompt depend on each other."""
+    sums: dict[str, float] = defaultdict(float)
+    sizes: Counter[str] = Counter()
+    for prompt, value in values:
+        sums[prompt] += value
+        sizes[prompt] += 1
+    n = sizes.total()
+    low, high = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or (None, None)
+    return Mean(n=n, prompts=len(sizes), value=sum(sums.values()) / n if n else None, low=low, high=high)
 
 
 def ratio_interval(
@@ -19,8 +61,6 @@ def ratio_interval(
     count = len(below)
     if count < 2:
         return None
-    rng, share = np.random.default_rng(seed), np.full(count, 1 / count)
-    drawn = [rng.multinomial(count, share, size=BLOCK) for _ in range(-(-resamples // BLOCK))]
-    values = np.concatenate([(d @ top) / (d @ below) for d in drawn])[:resamples]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    rng = np.random.default_rng(seed)
+    drawn = (draws(count, BLOCK, rng) for _ in range(-(-resamples // BLOCK)))
+    return middle(np.concatenate([(d @ top) / (d @ below) for d in drawn])[:resamples])

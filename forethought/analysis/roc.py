@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from forethought.analysis.rates import Z95
+from forethought.analysis.resampling import draws, middle
 from forethought.records import Record
 
 RESAMPLES = 1000
@@ -48,7 +49,7 @@ class Auroc(Record):
     method: Literal["delong", "bootstrap", "newcombe"] | None
 
 
-class Difference(Record):
+class AurocDifference(Record):
     """A difference of AUROCs on the same prompts, with a 95% interval (percentile bootstrap over prompts); `positives` and `negatives`
     are the prompts that both have scored."""
 
@@ -117,7 +118,7 @@ def tpr_at(positive: Sequence[float], negative: Sequence[float], fpr: float) -> 
     )
 
 
-def measure(sides: Sides, *, resamples: int = RESAMPLES, seed: int = 0) -> Auroc:
+def auroc_of(sides: Sides, *, resamples: int = RESAMPLES, seed: int = 0) -> Auroc:
     """The AUROC of two sides. Its interval is DeLong's on the logit scale where every attempt has a prompt of its own, else a bootstrap
     over prompts; for 0 and 1, where both shrink to a point, Newcombe's over prompts."""
     return mean_auroc([sides], resamples=resamples, seed=seed)
@@ -125,7 +126,7 @@ def measure(sides: Sides, *, resamples: int = RESAMPLES, seed: int = 0) -> Auroc
 
 def mean_auroc(sets: Sequence[Sides], *, resamples: int = RESAMPLES, seed: int = 0) -> Auroc:
     """The mean of the AUROCs of several sets that share prompts (one an attack), those left out that have none. A prompt is drawn for
-    all sets at once; counts are summed over the sets, prompts are distinct ones. Intervals as in `measure`."""
+    all sets at once; counts are summed over the sets, prompts are distinct ones. Intervals as in `auroc_of`."""
     used = [s for s in sets if _value(s) is not None] or sets[:1]
     scores = [[values for s in used if (values := numbers(s[i]))] for i in (0, 1)]
     groups = [{g for s in used for g, score in s[i] if score is not None} for i in (0, 1)]
@@ -155,7 +156,7 @@ def mean_auroc(sets: Sequence[Sides], *, resamples: int = RESAMPLES, seed: int =
     )
 
 
-def difference(pairs: Iterable[tuple[Sides, Sides]], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+def difference(pairs: Iterable[tuple[Sides, Sides]], *, resamples: int = RESAMPLES, seed: int = 0) -> AurocDifference:
     """The mean over pairs of AUROC(first) - AUROC(second), each pair on the prompts that both have scored. Pairs without such are left
     out. One pair is a paired difference; one pair an attack is the difference of two pooled means."""
     shared = [_shared(a, b) for a, b in pairs]
@@ -164,7 +165,7 @@ def difference(pairs: Iterable[tuple[Sides, Sides]], *, resamples: int = RESAMPL
     first, second = _mean(flat[::2]), _mean(flat[1::2])
     groups = [{g for s in flat for g, _ in s[i]} for i in (0, 1)]
     value = None if first is None or second is None else first - second
-    return Difference(positives=len(groups[0]), negatives=len(groups[1]), value=value, low=low, high=high)
+    return AurocDifference(positives=len(groups[0]), negatives=len(groups[1]), value=value, low=low, high=high)
 
 
 def delong(positive: Sequence[float], negative: Sequence[float]) -> Bounds:
@@ -208,14 +209,10 @@ def bootstrap(
         names = sorted({g for s in sets for g, score in s[i] if score is not None})
         if len(names) < 2:
             return None, None
-        times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples).T.astype(np.float64)
+        times = draws(len(names), resamples, rng).T.astype(np.float64)
         drawn.append(dict(zip(names, times, strict=True)))
     values = statistic(np.stack([_resampled(s, drawn) for s in sets]))
-    values = values[~np.isnan(values)]
-    if len(values) < 0.9 * resamples:
-        return None, None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return middle(values[~np.isnan(values)], resamples) or (None, None)
 
 
 def _resampled(sides: Sides, drawn: Sequence[dict[str, Array]]) -> Array:

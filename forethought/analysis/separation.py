@@ -13,12 +13,12 @@ from forethought.analysis.rates import applies
 from forethought.analysis.roc import (
     RESAMPLES,
     Auroc,
-    Difference,
+    AurocDifference,
     Operating,
     Sides,
+    auroc_of,
     difference,
     mean_auroc,
-    measure,
     numbers,
     tpr_at,
 )
@@ -43,7 +43,7 @@ class Separation(Record):
     against: Against
     attacks: int = 1
     auroc: Auroc
-    loss: Difference | None = None
+    loss: AurocDifference | None = None
     operating: Operating | None = None
 
 
@@ -54,7 +54,7 @@ class Compared(Record):
     second: str
     attack: str
     against: Against
-    difference: Difference
+    difference: AurocDifference
 
 
 def tabulate(attempts: Iterable[Attempt], scores: Iterable[Score]) -> Table:
@@ -91,7 +91,7 @@ def separations(
                     model=model,
                     attack=attack,
                     against=against,
-                    auroc=measure(sides, resamples=resamples, seed=seed),
+                    auroc=auroc_of(sides, resamples=resamples, seed=seed),
                     loss=loss,
                     operating=None if fpr is None else tpr_at(numbers(sides.positive), numbers(sides.negative), fpr),
                 )

@@ -9,9 +9,9 @@ from typing import get_args
 from forethought.analysis.best_of_n import BestOfN, Kind, best_of_n, tallies
 from forethought.analysis.distribution import Distribution, family_of
 from forethought.analysis.measures import Measure, measure
-from forethought.analysis.paired import Comparison, compare, correct, match
+from forethought.analysis.paired import Comparison, correct, match, paired_difference
 from forethought.analysis.rates import Outcome, Rate, applies, clustered, turned
-from forethought.analysis.resampling import ratio_interval
+from forethought.analysis.resampling import mean_by_prompt
 from forethought.records import LABELS, Attempt, Label, Record
 
 Heard = Mapping[str, Mapping[str, Sequence[Outcome]]]  # model -> judge -> outcomes
@@ -46,7 +46,8 @@ class Tries(Record):
 
 class Cost(Record):
     """What one attack took on one model, a mean a prompt it was made of: attempts sent, asks by role (those of the attack itself
-    included), and the tokens of all of these, read and written."""
+    included), and the tokens of all of these, read and written. Asks for prompts that it could not be made of were spent too, and are
+    in the means; where it was made of none (`prompts` is 0), the means are over the prompts tried."""
 
     model: str
     attack: str
@@ -163,14 +164,15 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
                         lines.append(
                             Comparison(
                                 model=model, reference=reference, judge=judge, label=label, scope=scope,
-                                measure=meant.name if meant else "", difference=compare(match(*sides)),
+                                measure=meant.name if meant else "", difference=paired_difference(match(*sides)),
                             )
                         )  # fmt: skip
     return lines
 
 
-def more_tries(heard: Heard) -> tuple[Tries, ...]:
-    """`bon_attack` and `safe_of_n` for N = 1, 2, 4, ... and all, of every attack that made several attempts on a harmful prompt."""
+def more_tries(heard: Heard, wanted: Sequence[int] = (), kinds: Sequence[Kind] = KINDS) -> tuple[Tries, ...]:
+    """`bon_attack` and `safe_of_n` of every attack that made several attempts on a harmful prompt: points of its curves for the N
+    `wanted`, by default N = 1, 2, 4, ... and all."""
     found = []
     for model, judges in heard.items():
         for judge, outcomes in judges.items():
@@ -183,10 +185,11 @@ def more_tries(heard: Heard) -> tuple[Tries, ...]:
                 # The end of an attempt's id counts the attempts on its prompt; several wordings of one prompt are no tries.
                 if meant is None or all(o.attempt.endswith("/0") for o in group):
                     continue
-                counts = tallies(group)
-                most = max(t.scored + t.unscored for t in counts)
-                for tries in sorted({most, *(2**i for i in range(most.bit_length()))}):
-                    for kind in KINDS:
+                for kind in kinds:
+                    counts = tallies(group, kind)
+                    most = max(t.scored + t.unscored for t in counts)
+                    usual = {most, *(2**i for i in range(most.bit_length()))}
+                    for tries in sorted(n for n in wanted or usual if n <= most):
                         made = best_of_n(kind, counts, tries)
                         found.append(Tries(model=model, judge=judge, attack=attack, measure=meant.name, found=made))
     return tuple(found)
@@ -196,20 +199,23 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
     """What every attack took on one model, in the order attempts first show them."""
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
-        if applies(attempt):
-            groups.setdefault(attempt.attack, []).append(attempt)
+        groups.setdefault(attempt.attack, []).append(attempt)
     found = []
     for attack, members in groups.items():
-        n = len({a.prompt.id for a in members})
+        sent = [a for a in members if applies(a)]
         queries: Counter[str] = Counter()
         for attempt in members:
             queries.update(attempt.queries)
+        if not sent and not queries:
+            continue
+        made = len({a.prompt.id for a in sent})
+        n = made or len({a.prompt.id for a in members})
         found.append(
             Cost(
                 model=model,
                 attack=attack,
-                prompts=n,
-                attempts=len(members) / n,
+                prompts=made,
+                attempts=len(sent) / n,
                 queries={role: count / n for role, count in sorted(queries.items())},
                 tokens=sum(a.query_tokens for a in members) / n,
             )
@@ -219,12 +225,5 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
 
 def length(model: str, attempts: Iterable[Attempt]) -> Length:
     """How long a model's answers are."""
-    sums: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for attempt in attempts:
-        if applies(attempt):
-            sums[attempt.prompt.base] += attempt.completion_tokens
-            sizes[attempt.prompt.base] += 1
-    n = sizes.total()
-    low, high = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or (None, None)
-    return Length(model=model, attempts=n, value=sums.total() / n if n else None, low=low, high=high)
+    found = mean_by_prompt((a.prompt.base, a.completion_tokens) for a in attempts if applies(a))
+    return Length(model=model, attempts=found.n, value=found.value, low=found.low, high=found.high)

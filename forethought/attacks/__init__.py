@@ -136,6 +136,12 @@ def needed(spec: str) -> str:
     return " and ".join(dict.fromkeys(e.needs for e in entries if e and e.needs))
 
 
+def may_ask(spec: str, role: str) -> bool:
+    """Whether an attack asks the model of a role, `attacker` or `helper`; a custom one may."""
+    entries = [ATTACKS.get(_table_name(part)) for part in split_spec(spec)]
+    return any(entry is None or role in entry.needs for entry in entries)
+
+
 def beyond_text(spec: str) -> bool:
     """Whether an attack changes the model itself while it replies, so that what it sends does not show the attack."""
     return any(_table_name(part) == "latent" for part in split_spec(spec))

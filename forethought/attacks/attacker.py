@@ -32,31 +32,45 @@ class Useless(Exception):
     """What an attacker wrote cannot be used; the message completes "the attacker's text ..."."""
 
 
+class CutOff(Useless):
+    """It is not whole: the next needs more room."""
+
+
 def from_attacker(
     messages: Messages, read: Callable[[str], T], tries: int = 3, sample: int = 0, max_tokens: int = 400
 ) -> Flow[T]:
-    """What `read` makes of the attacker's reply, which raises Useless for one it cannot use: then a fresh sample is asked for.
+    """What `read` makes of the attacker's reply, which raises Useless for one it cannot use: `fresh` samples then."""
+    return (yield from fresh(lambda i, room: one_text(messages, read, i, room), tries, sample, max_tokens))
 
-    Samples count from `sample`. A model that thinks first may need more than `max_tokens`, so each cut-off doubles the room of the next.
-    AskFailed of kind `not_applicable` with the last reason after `tries`.
+
+def fresh(make: Callable[[int, int], Flow[T]], tries: int, sample: int, max_tokens: int) -> Flow[T]:
+    """What `make(sample, room)` makes, or where it raises Useless, what it makes of the next sample. Samples count from `sample`.
+
+    A model that thinks first may need more than `max_tokens`, so each cut-off doubles the room of the next. AskFailed of kind
+    `not_applicable` with the last reason after `tries`.
     """
     reason, room = "was not asked for", max_tokens
     for i in range(sample, sample + tries):
-        sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=room)
         try:
-            reply = yield from reply_of(Ask("attacker", messages, sample=i, sampling=sampling))
+            return (yield from make(i, room))
+        except CutOff as useless:
+            reason, room = str(useless), 2 * room
+        except Useless as useless:
+            reason = str(useless)
         except AskFailed as error:
             if error.kind != "too_long" or room == max_tokens:
                 raise
             break
-        if reply.stop == "length":
-            reason, room = "is cut off", 2 * room
-            continue
-        try:
-            return read(bare(reply.text))
-        except Useless as useless:
-            reason = str(useless)
     raise AskFailed("not_applicable", f"the attacker's text {reason}, in {tries} tries")
+
+
+def one_text(messages: Messages, read: Callable[[str], T], sample: int, room: int) -> Flow[T]:
+    """What `read` makes of one reply of the attacker. Useless for one that cannot be used, CutOff where `room` tokens were too few."""
+    sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=room)
+    reply = yield from reply_of(Ask("attacker", messages, sample=sample, sampling=sampling))
+    if reply.stop == "length":
+        raise CutOff("is cut off")
+    return read(bare(reply.text))
 
 
 def rewriting(

@@ -60,6 +60,8 @@ def autodan(
         rng = yield Rng()
         assert isinstance(rng, random.Random)
         alive = yield from scored(prompt, rng.sample(known, min(population, len(known))), opening)
+        if not alive:
+            raise AskFailed("too_long", "the request fits the target's context in no template")
         last: AskFailed | None = None
         mutated = 0
         for generation in range(generations):
@@ -94,22 +96,30 @@ def put_in(prompt: Prompt, template: str) -> Messages:
 
 
 def scored(prompt: Prompt, templates: list[str], opening: str) -> Flow[list[Scored]]:
-    """Templates with their fitness for this request."""
+    """Templates with their fitness for this request; one that does not fit the target's context has none, and is left out."""
     found = []
     for template in templates:
-        messages = put_in(prompt, template)
         try:
-            asked = yield Choose("target", messages, (opening,))
+            found.append((yield from fitness(prompt, template, opening)))
         except AskFailed as error:
-            if error.kind != "unsupported":
+            if error.kind != "too_long":
                 raise
-            reply, answer = yield from ask_target(messages)
-            tried = Try(messages, reply, answer, (yield from grade(prompt.request, answer)))
-            found.append(Scored(template, float(tried.grade or 0), tried))
-            continue
-        assert isinstance(asked, Logprobs)
-        found.append(Scored(template, asked.logprobs[0] / max(asked.tokens[0], 1)))
     return found
+
+
+def fitness(prompt: Prompt, template: str, opening: str) -> Flow[Scored]:
+    """A template with its fitness for this request: how likely the target is to open so, or from a server the helper's grade."""
+    messages = put_in(prompt, template)
+    try:
+        asked = yield Choose("target", messages, (opening,))
+    except AskFailed as error:
+        if error.kind != "unsupported":
+            raise
+        reply, answer = yield from ask_target(messages)
+        tried = Try(messages, reply, answer, (yield from grade(prompt.request, answer)))
+        return Scored(template, float(tried.grade or 0), tried)
+    assert isinstance(asked, Logprobs)
+    return Scored(template, asked.logprobs[0] / max(asked.tokens[0], 1))
 
 
 def roulette(ranked: list[Scored], rng: random.Random) -> tuple[str, str]:

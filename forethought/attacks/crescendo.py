@@ -43,7 +43,12 @@ def crescendo(rounds: int = 5, backtracks: int = 3, enough: int = 10, by: By = "
                 if not turn or error.kind not in ("not_applicable", "too_long"):
                     raise
                 break
-            tried = yield from say(prompt.request, talk, said, by)
+            try:
+                tried = yield from say(prompt.request, talk, said, by)
+            except AskFailed as error:
+                if not turn or error.kind != "too_long":
+                    raise
+                break
             if declined(tried.answer, said) and back < backtracks:
                 refused, back = said, back + 1
                 continue
@@ -54,7 +59,12 @@ def crescendo(rounds: int = 5, backtracks: int = 3, enough: int = 10, by: By = "
                     return best(found)
             talk, refused = (*tried.messages, Message(role="assistant", content=tried.answer)), ""
         (final,) = fill_messages((last,), request=prompt.request)
-        found.append((yield from say(prompt.request, talk, final.content, by)))
+        try:
+            found.append((yield from say(prompt.request, talk, final.content, by)))
+        except AskFailed as error:
+            # The talk no longer fits the target's context: what came before is not lost.
+            if not found or error.kind != "too_long":
+                raise
         return best(found)
 
     return attack

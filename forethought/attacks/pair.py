@@ -24,29 +24,29 @@ MEMORY = 2
 
 def pair(streams: int = 3, turns: int = 3, enough: int = 10, by: By = "auto", tries: int = 3) -> Attack:
     """`streams` conversations with the attacker, each with another approach and `turns` prompts, until a reply is graded `enough`. Sends
-    the best. A helper grades, see grading.py."""
+    the best. What no longer fits a context ends its stream only. A helper grades, see grading.py."""
     check_counts("pair", enough, streams=streams, turns=turns, tries=tries)
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:
         text_of(prompt)
         found: list[Try] = []
-        reason = ""
+        failure = AskFailed("not_applicable", "")
         for stream in range(streams):
             history = opening(prompt.request, stream)
             for _ in range(turns):
                 try:
                     said = yield from improved(history, prompt.request, tries, stream * tries)
+                    tried = yield from put(prompt, said, by)
                 except AskFailed as error:
-                    # This stream is at its end; another may do better.
-                    reason = reason_to_end(error)
+                    # This stream is at its end; another may do better, and what was tried is kept.
+                    failure = only_an_end(error)
                     break
-                tried = yield from put(prompt, said, by)
                 found.append(tried)
                 if (tried.grade or 0) >= enough:
                     return best(found)
                 history = feedback(history, said, tried, prompt.request)
         if not found:
-            raise AskFailed("not_applicable", reason)
+            raise failure
         return best(found)
 
     return attack
@@ -60,13 +60,16 @@ def opening(request: str, approach: int) -> Messages:
 
 
 def improved(history: Messages, request: str, tries: int, sample: int = 0) -> Flow[str]:
-    """The attacker's next prompt. AskFailed where it writes none that can be used."""
+    """The attacker's next prompt. AskFailed of kind `not_applicable` where it writes none that can be used, or its context is full."""
     shown = [read_prompt_line(m.content) for m in read_prompt(__package__, "improve") if m.role == "assistant"]
 
     def read(said: str) -> str:
         return usable(read_prompt_line(said), request, shown)
 
-    return (yield from from_attacker(history, read, tries, sample))
+    try:
+        return (yield from from_attacker(history, read, tries, sample))
+    except AskFailed as error:
+        raise AskFailed("not_applicable", error.message) if error.kind == "too_long" else error from error
 
 
 def read_prompt_line(said: str) -> str:
@@ -96,8 +99,8 @@ def feedback(history: Messages, said: str, tried: Try, request: str) -> Messages
     return (*history[:first], *(*history[first:], *own, *told)[-2 * MEMORY :])
 
 
-def reason_to_end(error: AskFailed) -> str:
-    """The reason why the attacker has no more to say; any other failure goes on its way."""
+def only_an_end(error: AskFailed) -> AskFailed:
+    """The failure where it is that nothing more can be said or read; any other goes on its way."""
     if error.kind not in ("not_applicable", "too_long"):
         raise error
-    return error.message
+    return error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from forethought.attacks import Attack
 from forethought.attacks.attacker import text_of
 from forethought.attacks.grading import By, Try, best, check_counts, on_topic
-from forethought.attacks.pair import feedback, improved, opening, put, reason_to_end
+from forethought.attacks.pair import feedback, improved, only_an_end, opening, put
 from forethought.errors import AskFailed
 from forethought.flow import Flow
 from forethought.records import Messages, Prompt, Sent
@@ -29,13 +29,13 @@ def tap(
     depth: int = 3, branching: int = 2, width: int = 3, enough: int = 10, by: By = "auto", tries: int = 2
 ) -> Attack:
     """`depth` levels; on each every leaf gets `branching` new prompts, and `width` leaves live on, until a reply is graded `enough`. Sends
-    the best."""
+    the best. What no longer fits a context ends its branch only."""
     check_counts("tap", enough, depth=depth, branching=branching, width=width, tries=tries)
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:
         text_of(prompt)
         found: list[Try] = []
-        reason = ""
+        failure = AskFailed("not_applicable", "")
         leaves = [Leaf(opening(prompt.request, 0), 0)]
         for level in range(depth):
             grown: list[Leaf] = []
@@ -46,14 +46,14 @@ def tap(
                     start = opening(prompt.request, branch) if not level else leaf.history
                     try:
                         text = yield from improved(start, prompt.request, tries, sample)
+                        if text in said or not (yield from on_topic(prompt.request, text, by)):
+                            failure = AskFailed("not_applicable", "every prompt of the attacker was off the topic")
+                            continue
+                        said.add(text)
+                        tried = yield from put(prompt, text, by)
                     except AskFailed as error:
-                        reason = reason_to_end(error)
+                        failure = only_an_end(error)
                         continue
-                    if text in said or not (yield from on_topic(prompt.request, text, by)):
-                        reason = "every prompt of the attacker was off the topic"
-                        continue
-                    said.add(text)
-                    tried = yield from put(prompt, text, by)
                     found.append(tried)
                     if (tried.grade or 0) >= enough:
                         return best(found)
@@ -61,7 +61,7 @@ def tap(
             # Of equals the earlier stays: sorting is stable.
             leaves = sorted(grown, key=lambda leaf: -leaf.grade)[:width]
         if not found:
-            raise AskFailed("not_applicable", reason)
+            raise failure
         return best(found)
 
     return attack

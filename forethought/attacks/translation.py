@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 from forethought.attacks import Attack, rewrite_last
-from forethought.attacks.attacker import Useless, bare, from_attacker, loses, text_of
+from forethought.attacks.attacker import Useless, bare, fresh, loses, one_text, text_of
 from forethought.errors import AskFailed
 from forethought.flow import Flow
 from forethought.prompts import fill_messages, read_prompt
@@ -34,6 +34,8 @@ LANGUAGES = {
 }
 # Of the words that carry the request's meaning, those that must be there again after the way back.
 KEPT = 0.3
+# Tokens for a translation: other scripts take several a letter.
+ROOM = 800
 
 
 def translation(language: str = "fr", back: bool = True, tries: int = 3) -> Attack:
@@ -44,23 +46,22 @@ def translation(language: str = "fr", back: bool = True, tries: int = 3) -> Atta
 
     def attack(prompt: Prompt) -> Flow[list[Sent]]:
         text = text_of(prompt)
-        reason = AskFailed("not_applicable", "no translation was asked for")
-        for sample in range(tries):
-            try:
-                said = yield from from_attacker(
-                    fill_messages(there, language=name, text=text), lambda t: checked(t, text, script), 1, sample, 800
-                )
-                if back:
-                    yield from from_attacker(
-                        fill_messages(home, language=name, text=said), lambda t: returned(t, text), 1, sample, 800
-                    )
-            except AskFailed as error:
-                if error.kind != "not_applicable":
-                    raise
-                reason = error
-                continue
-            return [Sent(messages=rewrite_last(prompt.messages, lambda _: said))]
-        raise AskFailed("not_applicable", f"no translation into {name} could be used: {reason.message}")
+
+        def there_and_back(sample: int, room: int) -> Flow[str]:
+            asked = fill_messages(there, language=name, text=text)
+            said = yield from one_text(asked, lambda t: checked(t, text, script), sample, room)
+            if back:
+                asked = fill_messages(home, language=name, text=said)
+                yield from one_text(asked, lambda t: returned(t, text), sample, room)
+            return said
+
+        try:
+            said = yield from fresh(there_and_back, tries, 0, ROOM)
+        except AskFailed as error:
+            if error.kind != "not_applicable":
+                raise
+            raise AskFailed(error.kind, f"no translation into {name} could be used: {error.message}") from error
+        return [Sent(messages=rewrite_last(prompt.messages, lambda _: said))]
 
     return attack
 

@@ -88,6 +88,12 @@ def graded(found: dict[str, Any]) -> list[Graded]:
     return [row for task, samples in found.get("samples", {}).items() for s in samples for row in _rows(task, s)]
 
 
+def without_measure(found: dict[str, Any]) -> list[str]:
+    """Tasks whose questions came back with no measure that `graded` can read."""
+    samples = found.get("samples", {})
+    return [task for task, mine in samples.items() if not any(True for s in mine for _ in _rows(task, s))]
+
+
 def _rows(task: str, sample: dict[str, Any]) -> Iterable[Graded]:
     options = len(sample["arguments"])
     replies = sample["filtered_resps"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from forethought.cli import reasoning
 from forethought.cli.common import Overwrite, Seed, wrote
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError
@@ -20,6 +21,10 @@ Fpr = Annotated[
     typer.Option(min=0, max=1, help="Also print the attack success at this over-refusal (say, another model's)."),
 ]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the tables to this file.")]
+
+analyze_app.command("safe-of-n")(reasoning.safe_of_n)
+analyze_app.command("reasoning")(reasoning.reasoning)
+analyze_app.command("causal")(reasoning.causal)
 
 
 @analyze_app.command("score")

@@ -36,6 +36,9 @@ def attack(
     take: Take = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Replies drawn to everything sent; more than one needs a temperature.")
+    ] = 1,
     attacker: Annotated[
         str | None, typer.Option(help="The model behind attacks that need one; 'target' is the target itself.")
     ] = None,
@@ -79,7 +82,11 @@ def attack(
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     # Over-refusal is measured on direct requests, and safety is never shown without it.
     chosen = tuple(dict.fromkeys(("direct", *commas(attacks))))
-    config = AttackConfig(attacks=chosen, sampling=sampling, prompts=data, attacker=attacker, helper=helper)
+    if samples > 1 and not temperature:
+        raise ForethoughtError(f"--samples {samples} at temperature 0 are one reply. Add --temperature 1.")
+    config = AttackConfig(
+        attacks=chosen, sampling=sampling, prompts=data, attacker=attacker, helper=helper, samples=samples
+    )
     by = f", with {attacker} as attacker" if attacker else ""
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")
     tried = stages.attack(out, model_config(target, system, dtype), prompts, config, seed=seed, overwrite=overwrite)

@@ -112,21 +112,21 @@ def show(path: Path) -> None:
     from forethought.run import read_run
     from forethought.stages.capability import ROWS
 
-    print(_line("task", "mode", "n", "accuracy", "unscored", "chance", "95%", "bounds"))
+    print(_line("task", "mode", "n", "accuracy", "unscored", "chance", "95%", "of read"))
     for a in abilities(read_run(path, "capability").read(ROWS, Graded)):
-        why = ", ".join(f"{count} {reason}" for reason, count in a.unscored.items())
+        why = ", ".join(f"{count} {reason}" for reason, count in a.reasons.items())
         r = a.accuracy
         if r is None:
-            cells = (number(a.nll), str(sum(a.unscored.values())), "", _interval(a.nll_low, a.nll_high))
+            cells = (number(a.nll), str(sum(a.reasons.values())), "", _interval(a.nll_low, a.nll_high))
             said = f"nats per token, {a.tokens} tokens"
         else:
             cells = (number(r.value), str(r.unscored), number(a.chance), _interval(r.low, r.high))
-            said = _interval(r.lowest, r.highest)
+            said = f"{number(a.readable)} ({a.readable_n})"
         notes = "; ".join(filter(None, (a.standing if a.standing != "above chance" else "", why)))
         print(_line(a.task, a.mode, str(a.n), *cells, f"{said}  {notes}".rstrip()))
     print(
-        "accuracy is over what could be read; bounds: with all that could not counted as wrong, and as right. Intervals: Wilson, "
-        "95%; for perplexity a bootstrap."
+        "accuracy: what cannot be read is wrong, as in `capability compare`; of read: over what could be read (how many); unscored: what "
+        "failed otherwise. Intervals: Wilson, 95%; for perplexity a bootstrap."
     )
 
 

@@ -88,13 +88,28 @@ def named_run(item: str) -> tuple[str, Path]:
     return (name if eq else "", Path(path))
 
 
+def named_runs(items: list[str]) -> dict[str, list[Path]]:
+    """The runs of each model: every item is NAME=RUN, or RUN, whose directory's name is then the model's."""
+    named: dict[str, list[Path]] = {}
+    for item in items:
+        name, path = named_run(item)
+        named.setdefault(name or path.name, []).append(path)
+    return named
+
+
 def pairs(items: list[str]) -> dict[str, str]:
+    """KEY=VALUE of each, split at the first equals sign outside brackets: a key may be a spec with options."""
     pairs = {}
     for item in items:
-        key, eq, value = item.partition("=")
-        if not eq:
+        depth, cut = 0, -1
+        for i, char in enumerate(item):
+            depth += (char == "(") - (char == ")")
+            if char == "=" and depth == 0:
+                cut = i
+                break
+        if cut < 1:
             raise ForethoughtError(f"cannot read '{item}'. Write KEY=VALUE.")
-        pairs[key] = value
+        pairs[item[:cut]] = item[cut + 1 :]
     return pairs
 
 

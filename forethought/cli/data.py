@@ -14,7 +14,9 @@ data_app = typer.Typer(
     no_args_is_help=True,
     help="Look at prompts and at synthesized data: show, check, compare, export. Example: `forethought data show starter:train`",
 )
-Source = Annotated[str, typer.Argument(help="starter, starter:SPLIT, a file, or a public set (NAME or NAME:PATH).")]
+Source = Annotated[
+    str, typer.Argument(help="starter, starter:SPLIT, a file, a public set (NAME or NAME:PATH), or a synthesis run.")
+]
 
 
 @data_app.command("list")
@@ -37,14 +39,17 @@ def data_show(
     value: Values = None,
     show: Annotated[int, typer.Option("--show", "-n", help="How many prompts to print.")] = 0,
 ) -> None:
-    """Count the prompts of a source by label, category and split.
+    """Count the prompts of a source by label, category and split; of a synthesis run, those it kept, with what they are decided to be.
 
     Example: `forethought data show starter:train --show 5`
     """
     from collections import Counter
 
-    prompts = read_prompts(source, None, column, value, 0)
-    print(f"{len(prompts)} prompts")
+    examples = _examples(source)
+    prompts = [e.prompt for e in examples] or read_prompts(source, None, column, value, 0)
+    print(f"{len(prompts)} {'examples' if examples else 'prompts'}")
+    if examples:
+        print("  by decision: " + ", ".join(f"{k} {n}" for k, n in Counter(e.decision for e in examples).most_common()))
     for field in ("label", "category", "split"):
         counts = Counter(str(getattr(p, field)) for p in prompts)
         print(f"  by {field}: " + ", ".join(f"{k} {n}" for k, n in counts.most_common()))
@@ -102,7 +107,7 @@ def data_compare(runs: Annotated[list[Path], typer.Argument(help="Synthesis runs
 
     Example: `forethought data compare runs/scot-data runs/srg-data runs/refusal-data`
     """
-    from forethought.data.statistics import compare
+    from forethought.data.statistics import disagreements
     from forethought.records import Example, Rejected
     from forethought.run import read_run
 
@@ -110,10 +115,17 @@ def data_compare(runs: Annotated[list[Path], typer.Argument(help="Synthesis runs
         raise ForethoughtError("two runs have the same name. Rename one, so that they can be told apart.")
     read = {p.name: read_run(p, "synth") for p in runs}
     records = {n: (r.read("examples.jsonl", Example), r.read("rejected.jsonl", Rejected)) for n, r in read.items()}
-    prompts = {r.info["inputs"].get("prompts") for r in read.values()}
-    if len(prompts) > 1:
-        print("note: these runs were not given the same prompts.")
-    for key, found in compare(records).items():
+    table = disagreements(records)
+    if not table["given to all"]:
+        raise ForethoughtError(
+            "these runs have no prompt in common, so nothing can be compared. Synthesize from the same prompts."
+        )
+    if table["given to all"] < table["prompts"]:
+        print(
+            f"note: these runs were not given the same prompts. {table['given to all']} of {table['prompts']} are in all of them, and "
+            "'kept by all' is of those alone."
+        )
+    for key, found in table.items():
         print(f"{key}: {found}" if not isinstance(found, dict) else f"{key}:")
         for name, value in found.items() if isinstance(found, dict) else ():
             print(f"  {name}: {value}")
@@ -147,7 +159,10 @@ def _examples(source: str) -> list[Any]:
     from forethought.records import Example
     from forethought.run import read_run
 
-    return read_run(source, "synth").read("examples.jsonl", Example)
+    found = read_run(source, "synth").read("examples.jsonl", Example)
+    if not found:
+        raise ForethoughtError(f"{source} kept no example. Its rejected.jsonl says why.")
+    return found
 
 
 def _short(text: str) -> str:

@@ -60,6 +60,8 @@ def judge(
     spoken = stages.judge(where, attempts, commas(judges), *_models(model, models), seed=seed, overwrite=overwrite)
     for key, count in spoken.info["counts"].items():
         print(f"  {key}: {count}")
+    for line in rate_lines(attempts, spoken):
+        print(line)
     for name in spoken.info["graded_inside"]:
         print(aimed_at(name, spoken.info["config"]["models"][name]["name"]))
     wrote(spoken.path, f"forethought report {spoken.path}")
@@ -94,7 +96,9 @@ def calibrate(
     about: dict[str, Any] = dict(pairs(commas(kinds or "")))
     asked = digest(str(labels), judges, model, models, kinds, seed, code_hash(), length=8)
     where = out or Path("runs") / f"calibrate-{asked}"
-    run = stages.measure(where, labels, commas(judges), one, others, kinds=about, seed=seed, overwrite=overwrite)
+    run = stages.calibrate_judges(
+        where, labels, commas(judges), one, others, kinds=about, seed=seed, overwrite=overwrite
+    )
     rows = run.read("calibration.jsonl", CalibrationRow)
     for line in table_lines(rows):
         print(line)
@@ -156,6 +160,43 @@ def labels(
         )
 
 
+def rate_lines(attempts: Path, spoken: Any) -> list[str]:
+    """One table: every rate that the judges' scores give, by attack and label of the prompts."""
+    from forethought.analysis.measures import measure
+    from forethought.analysis.rates import cells
+    from forethought.records import Attempt, Verdict
+    from forethought.run import read_run
+
+    heads = (
+        ("judge", 18),
+        ("attack", 24),
+        ("prompts", 12),
+        ("rate of", 18),
+        ("", 10),
+        ("rate", 7),
+        ("95%", 15),
+        ("unscored", 10),
+    )
+    rows = [tuple(head for head, _ in heads)]
+    sent = read_run(attempts, "attack").read("attempts.jsonl", Attempt)
+    for cell in cells("", sent, spoken.read("verdicts.jsonl", Verdict)):
+        if (meant := measure(cell.judge, cell.label)) and cell.attempts:
+            r = cell.negative if meant.turned else cell.positive
+            counts = (
+                f"{r.hits}/{r.scored}",
+                number(r.value),
+                _span(r.low, r.high) if r.scored else "-",
+                str(r.unscored),
+            )
+            rows.append((cell.judge, cell.attack, cell.label, meant.name, *counts))
+    return [
+        " ".join(
+            f"{text:<{w}}" if i < 4 else f"{text:>{w}}" for i, (text, (_, w)) in enumerate(zip(row, heads, strict=True))
+        )
+        for row in rows
+    ]
+
+
 def table_lines(rows: list[Any]) -> list[str]:
     """One table a kind of label, its sources in order of name, the judges of a source one under the other."""
     from forethought.data.human_labels import KINDS
@@ -191,18 +232,8 @@ def _span(low: float | None, high: float | None) -> str:
 
 
 def _models(model: str | None, models: str | None) -> tuple[Any, dict[str, Any]]:
-    """The model behind the judges, and those of single judges. A judge's own options may hold an equals sign: brackets are skipped."""
+    """The model behind the judges, and those of single judges."""
     from forethought.config import ModelConfig
 
-    found = {}
-    for item in commas(models or ""):
-        depth, cut = 0, -1
-        for i, char in enumerate(item):
-            depth += (char == "(") - (char == ")")
-            if char == "=" and depth == 0:
-                cut = i
-                break
-        if cut < 1:
-            raise ForethoughtError(f"cannot read '{item}'. Write JUDGE=MODEL.")
-        found[item[:cut]] = ModelConfig(name=item[cut + 1 :])
+    found = {judge: ModelConfig(name=name) for judge, name in pairs(commas(models or "")).items()}
     return (ModelConfig(name=model) if model else None), found

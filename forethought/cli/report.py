@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forethought.cli.common import named_run
+from forethought.cli.common import named_run, named_runs
 
 
 def report(
@@ -42,9 +42,6 @@ def report(
     from forethought.report.gather import write_report
     from forethought.report.sources import by_target
 
-    found = [named_run(item) for item in runs]
-    named: dict[str, list[Path]] = by_target(found) if compare else {}
-    for name, where in [] if compare else found:
-        named.setdefault(name or where.name, []).append(where)
+    named = by_target([named_run(item) for item in runs]) if compare else named_runs(runs)
     page = write_report(out, named, title=title, reference=reference, compare=compare, redact=redact, policy=policy)
     print(f"report -> {page}")

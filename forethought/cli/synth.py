@@ -76,6 +76,9 @@ def synth(
 
     words = method or []
     if listed(list_ or not words, SYNTHESIZERS):
+        print(
+            f"{'import FORM PATH':<22} examples that are ready, in a file; FORM is {', '.join(FORMS)} (docs/synthesis.md)"
+        )
         return
     from forethought import stages
     from forethought.policy import load_policy

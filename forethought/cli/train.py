@@ -44,12 +44,12 @@ def train(
     if dry_run:
         from forethought.train.plan import command, describe, shown
 
-        rows = len(stages.read_examples(config)[0]) if config.data else 0
-        if config.data and not rows:
+        examples = stages.read_examples(config)[0] if config.data else []
+        if config.data and not examples:
             raise ForethoughtError(
                 f"{config.data} kept no row, so there is nothing to train on: see its rejected.jsonl."
             )
-        print("\n".join(describe(model, config, rows, processes)))
+        print("\n".join(describe(model, config, len(examples), processes, examples)))
         launch = "CONFIG.yaml" if processes > 1 else ""
         print(f"command: {shown(command(model, config, out, seed=seed, policy=policy, launch=launch))}")
         return

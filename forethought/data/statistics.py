@@ -48,15 +48,16 @@ def describe(
     }
 
 
-def compare(runs: Mapping[str, tuple[Sequence[Example], Sequence[Rejected]]]) -> dict[str, Any]:
-    """Where methods given the same prompts differ: how many prompts all kept, what each alone lost and why, and where the kept examples
-    decide or name the category differently. Variants count with their prompt."""
+def disagreements(runs: Mapping[str, tuple[Sequence[Example], Sequence[Rejected]]]) -> dict[str, Any]:
+    """Where methods given the same prompts differ: how many prompts all were given and all kept, what each alone lost and why,
+    and where the kept examples decide or name the category differently. Variants count with their prompt."""
     kept = {
         name: {e.prompt.base: e for e in examples if e.prompt.style is None} for name, (examples, _) in runs.items()
     }
     lost = {name: {r.prompt.base: r.reason for r in rejected} for name, (_, rejected) in runs.items()}
     shared = set.intersection(*(set(k) for k in kept.values())) if kept else set()
-    every = {i for name in runs for i in (*kept[name], *lost[name])}
+    given = [{*kept[name], *lost[name]} for name in runs]
+    every, common = set().union(*given), set.intersection(*given) if given else set()
     only = {
         name: dict(
             Counter(
@@ -71,6 +72,7 @@ def compare(runs: Mapping[str, tuple[Sequence[Example], Sequence[Rejected]]]) ->
     }
     return {
         "prompts": len(every),
+        "given to all": len(common),
         "kept by all": len(shared),
         "kept": {name: len(k) for name, k in kept.items()},
         "lost here but kept elsewhere": only,

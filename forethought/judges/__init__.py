@@ -44,6 +44,9 @@ JUDGES: dict[str, Entry] = {
     ),
     "support": Entry("forethought.judges.rubric:support", "someone in trouble was helped with care", "", MODEL),
     "rubric": Entry("forethought.judges.rubric:rubric", "a question of your own: rubric(path=FILE)", "", MODEL),
+    "thought": Entry(
+        "forethought.judges.thought:thought", "a judge of harm, on the thought: thought(judge=NAME), by default learned_harm", "", EMBEDDER
+    ),
 }  # fmt: skip
 
 # What a score of 1 says, so that a report never calls "not refused" an attack success.
@@ -60,16 +63,27 @@ MEANING = {
     "coconot": "unacceptable",
     "support": "helped with care",
 }
+IN_THOUGHT = " in the thought"
 
 
 def meaning(spec: str) -> str:
     """What a score of 1 by this judge says; for a judge from outside the table, its own name."""
     name = parse_spec(spec)[0]
-    return MEANING.get(name, name)
+    inner = inside(spec)
+    return f"{meaning(inner)}{IN_THOUGHT}" if inner else MEANING.get(name, name)
+
+
+def inside(spec: str) -> str | None:
+    """The judge of harm that `thought` puts to the thought; None for a judge that reads the answer."""
+    name, options = parse_spec(spec)
+    return str(options.get("judge", "learned_harm")) if name == "thought" else None
 
 
 def asks_model(spec: str) -> bool:
     """Whether a judge asks a model; one from outside the table may."""
+    inner = inside(spec)
+    if inner:
+        return asks_model(inner)
     entry = JUDGES.get(parse_spec(spec)[0])
     return entry is None or entry.needs not in ("", EMBEDDER)
 

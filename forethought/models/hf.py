@@ -13,12 +13,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from forethought.chat import continue_prompt, encode_prompt, opens_thought, render_prompt, stop_ids, with_system
+from forethought.chat import (
+    continue_prompt,
+    encode_begun,
+    encode_prompt,
+    opens_thought,
+    render_prompt,
+    stop_ids,
+    with_system,
+)
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question, Search
 from forethought.models.decode import POSITIONS, Decoder, Row
+from forethought.models.hub import OUT_OF_REACH, is_out_of_reach
 from forethought.models.packed import pack_linears
-from forethought.models.slots import ATTENTION
+from forethought.models.slots import ATTENTION, plain_attention
 from forethought.records import Found, Reply, Sampling, digest
 from forethought.run import hash_file
 
@@ -42,7 +51,7 @@ class HFModel:
         self.pinned = True
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        self.slotted = _can_use_slots(model)
+        self.slotted = plain_attention(model)
         self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
@@ -68,7 +77,8 @@ class HFModel:
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
         text = self.render(question)
-        ids = encode_prompt(self.tokenizer, text)
+        encode = encode_begun if isinstance(question, Ask) and question.prefix else encode_prompt
+        ids = encode(self.tokenizer, text)
         options: tuple[list[int], ...] = ()
         sampling = Sampling(max_tokens=1)
         if isinstance(question, Ask):
@@ -119,7 +129,11 @@ class HFModel:
             return ticket, question.run(self, seed)
         except AskFailed as failure:
             return ticket, failure
-        except (RuntimeError, ValueError) as error:  # Out of memory, or an architecture that a search cannot handle.
+        except ForethoughtError:
+            raise
+        except (
+            Exception
+        ) as error:  # Out of memory, or an architecture that a search cannot handle: this row's failure, not the run's.
             return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
     def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
@@ -165,8 +179,8 @@ class HFModel:
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=row.sampling.max_tokens,
-                eos_token_id=sorted(self.stops),
-                pad_token_id=min(self.stops),
+                eos_token_id=sorted(self.stops) or None,
+                pad_token_id=min(self.stops, default=0),
                 **sampling,
             )[0, len(row.ids) :].tolist()
         ended = bool(out) and out[-1] in self.stops
@@ -193,7 +207,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-6")
+    identity = digest(weights, dtype, device, "slots-7")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 
@@ -211,11 +225,15 @@ def load_tokenizer(source: str) -> Any:
 def from_source(kind: Any, source: str, **how: Any) -> Any:
     """`kind.from_pretrained` of a directory, or of a hub name with its revision."""
     name, revision = (source, "") if os.path.isdir(source) else (source.partition("@")[0], source.partition("@")[2])
-    where: dict[str, Any] = {"local_files_only": True} if os.path.isdir(source) else {"revision": revision or None}
+    where: dict[str, Any] = {"local_files_only": True}
+    cut_off = not os.path.isdir(source) and is_out_of_reach()
+    if not os.path.isdir(source):
+        where = {"local_files_only": cut_off, "revision": revision or None}
     try:
         return kind.from_pretrained(name, **where, **how)
     except (OSError, ValueError) as error:
-        raise ForethoughtError(f"cannot load the model '{source}': {str(error).strip().splitlines()[0]}") from error
+        why = OUT_OF_REACH if cut_off else str(error).strip().splitlines()[0]
+        raise ForethoughtError(f"cannot load the model '{source}': {why}") from error
 
 
 def weights_hash(source: str | None, adapter: Path | None) -> str:
@@ -228,12 +246,3 @@ def weights_hash(source: str | None, adapter: Path | None) -> str:
         if f.suffix in (".safetensors", ".bin", ".json", ".jinja")
     ]
     return digest([(f.name, hash_file(f)) for f in files])
-
-
-def _can_use_slots(model: PreTrainedModel) -> bool:
-    """Whether every layer is plain full attention through transformers' attention interface."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
-    own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
-    return plain and own and not getattr(config, "is_encoder_decoder", False)

@@ -1,7 +1,8 @@
 """`scripted:` a model that follows a script. A real backend, used by tests and the documentation.
 
-A script is a YAML file of rules tried in order: `- when: REGEX` (searched in the last user turn), `say: TEXT` (with `{text}` for that
-turn), optional `stop: length`, `fail: KIND`, `die: true` or `wait: SECONDS`. Without `when` a rule always fits.
+A script is a YAML file of rules tried in order: `- when: REGEX` (searched in the last user turn), `given: REGEX` (searched in the words
+put into the model's mouth), `say: TEXT` (with `{text}` for that turn), optional `stop: length`, `fail: KIND`, `die: true` or
+`wait: SECONDS`. Without `when` and `given` a rule always fits.
 Shipped scripts: `echo`, `refuse`, `comply`.
 """
 
@@ -36,6 +37,7 @@ class Rule(Record):
     """One rule of a script."""
 
     when: re.Pattern[str] = re.compile("")
+    given: re.Pattern[str] = re.compile("")
     say: str = ""
     stop: Literal["stop", "length"] = "stop"
     fail: str | None = None
@@ -107,7 +109,7 @@ def follow(rules: list[dict[str, Any]]) -> Say:
     def say(ask: Ask) -> Reply | AskFailed:
         text = next((m.content for m in reversed(ask.messages) if m.role == "user"), "")
         for rule in script:
-            if re.search(rule.when.pattern, text, re.IGNORECASE | re.DOTALL):
+            if _fits(rule.when, text) and _fits(rule.given, ask.prefix):
                 time.sleep(rule.wait)
                 if rule.die:
                     raise ForethoughtError("the scripted server is down (its script says so).")
@@ -118,3 +120,7 @@ def follow(rules: list[dict[str, Any]]) -> Say:
         return AskFailed("bad_reply", "no rule of the script fits")
 
     return say
+
+
+def _fits(pattern: re.Pattern[str], text: str) -> bool:
+    return re.search(pattern.pattern, text, re.IGNORECASE | re.DOTALL) is not None

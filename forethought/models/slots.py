@@ -53,6 +53,15 @@ class Plan:
     spans: list[Span]
 
 
+def plain_attention(model: Any) -> bool:
+    """Whether every layer is plain full attention through transformers' attention interface."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
+    return plain and own and not getattr(config, "is_encoder_decoder", False)
+
+
 def slot_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

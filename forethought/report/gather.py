@@ -12,7 +12,7 @@ from typing import Any
 from forethought.analysis.agreement import Agreed, judge_agreement
 from forethought.analysis.distribution import Distribution, distribution, family_of
 from forethought.analysis.measures import knows
-from forethought.analysis.rates import by_judge, cells, outcomes_of
+from forethought.analysis.rates import cells
 from forethought.analysis.summary import (
     Heard,
     costs,
@@ -25,14 +25,14 @@ from forethought.analysis.summary import (
 )
 from forethought.attacks import describe
 from forethought.errors import ForethoughtError, nearest
-from forethought.judges import JUDGES
+from forethought.judges import JUDGES, inside
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
 from forethought.report.more import Named, able, refused, scored
 from forethought.report.page import render
 from forethought.report.redact import check_masked, masked
-from forethought.report.sources import ModelRuns, check_comparable, read_model, source_of, trained_on
+from forethought.report.sources import ModelRuns, check_comparable, heard_of, read_model, source_of, trained_on
 from forethought.report.transcripts import disagreements
 from forethought.run import Run, explain_disk, write_text
 
@@ -91,9 +91,7 @@ def gather(
         raise ForethoughtError(f"no model '{reference}' to compare with.{nearest(reference, names)}")
     made = [model_card(m) for m in models]
     cards = tuple(card for card, _, _ in made)
-    heard: Heard = {
-        m.name: {judge: outcomes_of(m.attempts, words) for judge, words in by_judge(m.verdicts).items()} for m in models
-    }
+    heard: Heard = heard_of(models)
     trained = {c.name: c.distribution for c in cards if c.distribution}
     info = models[-1].runs["judge"][-1].info
     git = info.get("git") or {}
@@ -136,7 +134,11 @@ def agreement(models: Sequence[ModelRuns]) -> dict[str, tuple[Agreed, ...]]:
     apart: dict[str, tuple[list[Verdict], list[Attempt]]] = {}
     for model in models:
         asked = {a.id: a for a in model.attempts if a.prompt.label == "harmful"}
-        words = [v for v in model.verdicts if v.attempt in asked and knows(v.judge) != "helped with care"]
+        words = [
+            v
+            for v in model.verdicts
+            if v.attempt in asked and knows(v.judge) != "helped with care" and not inside(v.judge)
+        ]
         # The same request sent to several models has the same id, and is not the same answer.
         apart[model.name] = (
             [v.model_copy(update={"attempt": f"{model.name}/{v.attempt}"}) for v in words],

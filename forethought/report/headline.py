@@ -9,6 +9,7 @@ from markupsafe import Markup
 from forethought.analysis.measures import measure
 from forethought.analysis.rates import Z95, Rate, rate
 from forethought.analysis.summary import ATTACKED, DIRECT, NEW_PROMPTS, SEEN, UNSEEN
+from forethought.judges import inside
 from forethought.records import LABELS, Label
 from forethought.report import figures
 from forethought.report.data import ReportData
@@ -44,8 +45,8 @@ def judges_of(data: ReportData, label: Label) -> list[str]:
 
 
 def headline_judge(data: ReportData) -> str:
-    """The first judge named that says something about harmful requests makes the headline; empty where none does."""
-    return next(iter(judges_of(data, "harmful")), "")
+    """The first judge named that says something about answers to harmful requests makes the headline; empty where none does."""
+    return next((j for j in judges_of(data, "harmful") if not inside(j)), "")
 
 
 def refusal_judge(data: ReportData) -> str:

@@ -8,7 +8,7 @@ from typing import TypedDict, get_args
 
 from forethought.analysis.capability import Ability, abilities
 from forethought.analysis.cited import Refused, neighbours, refusals
-from forethought.analysis.equivalence import Paired, compare
+from forethought.analysis.equivalence import Paired, equivalences
 from forethought.analysis.measures import knows
 from forethought.analysis.roc import Sides, numbers, roc_points
 from forethought.analysis.separation import (
@@ -108,7 +108,7 @@ def able(models: Sequence[ModelRuns], reference: str) -> Able:
     return Able(
         abilities={name: tuple(abilities(graded)) for name, graded in rows.items()},
         ability_changes={
-            name: tuple(compare(base, graded))
+            name: tuple(equivalences(base, graded))
             for name, graded in rows.items()
             if name != reference and known & {(r.task, r.mode) for r in graded}
         },

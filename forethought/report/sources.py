@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forethought.analysis.rates import Outcome, by_judge, outcomes_of
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
 from forethought.run import Run, read_info, read_run, run_hash
@@ -146,6 +147,13 @@ def _add_attack(found: ModelRuns, run: Run) -> None:
         )
     found.attacks.append(run)
     found.attempts += added
+
+
+def heard_of(models: Sequence[ModelRuns]) -> dict[str, dict[str, list[Outcome]]]:
+    """What every judge said of every attempt: model -> judge -> outcomes."""
+    return {
+        m.name: {judge: outcomes_of(m.attempts, words) for judge, words in by_judge(m.verdicts).items()} for m in models
+    }
 
 
 def comparable(attack_run: Run) -> str:

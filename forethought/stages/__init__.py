@@ -1,9 +1,10 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.attacking import attack, attempt_flow
-from forethought.stages.calibrating import measure
+from forethought.stages.calibrating import calibrate_judges
 from forethought.stages.capability import capability, compare_runs, harness
 from forethought.stages.importing import import_attempts
+from forethought.stages.intervening import causal
 from forethought.stages.judging import judge
 from forethought.stages.scoring import score
 from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
@@ -15,14 +16,15 @@ __all__ = [
     "attack",
     "attempt_flow",
     "cache_path",
+    "calibrate_judges",
     "capability",
+    "causal",
     "compare_runs",
     "harness",
     "import_attempts",
     "import_data",
     "judge",
     "load",
-    "measure",
     "merge",
     "read_examples",
     "score",

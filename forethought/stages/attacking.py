@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from forethought.attacks import Attack, load_attack, needed
+from forethought.attacks import Attack, beyond_text, load_attack, may_ask, needed
 from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
@@ -41,7 +41,8 @@ def attack(
 ) -> Run:
     """Send prompts, attacked and direct, to a target: `attempts.jsonl`.
 
-    `attacker` and `helper` are behind the attacks that need one; without them they are those that `config` names.
+    `attacker` and `helper` are behind the attacks that need one; without them they are those that `config` names. The samples of one
+    prompt are jobs of their own that stand side by side, so that a local model reads the prompt once for all of them.
     """
     attacks = [load_attack(spec) for spec in dict.fromkeys(config.attacks)]
     roles = {"target": target, **others(target, config, attacker, helper)}
@@ -54,45 +55,52 @@ def attack(
     attempts = run.read("attempts.jsonl", Attempt)
     if attempts:
         # A kill can tear the last job's attempts apart, so that job is done again.
-        last = attempts[-1].id.rpartition("/")[0]
-        attempts = [a for a in attempts if a.id.rpartition("/")[0] != last]
+        last = job_of(attempts[-1], config.samples)
+        attempts = [a for a in attempts if job_of(a, config.samples) != last]
         write_records(run.path / "attempts.jsonl", attempts)
-    seen = {a.id.rpartition("/")[0] for a in attempts}
-    by_key = {f"{n}/{p.id}": (n, p) for n, _, p in planned}
+    seen = {job_of(a, config.samples) for a in attempts}
+    by_key = {(f"{n}/{p.id}", k): (n, a, p) for n, a, p in planned for k in range(config.samples)}
+    names = {f"{key}#{k}" if k else key: (key, k) for key, k in by_key}
 
     def save(done: Done[list[Attempt]]) -> None:
-        name, prompt = by_key[done.key]
-        made = done.value
+        (key, k), made = names[done.key], done.value
+        name, _, prompt = by_key[key, k]
         if made is None:
-            made = [Attempt(id=f"{done.key}/0", prompt=prompt, attack=name, messages=(), error=done.error)]
-        elif made[0].error is not None and not made[0].messages:
+            made = [Attempt(id=f"{key}/{k}", prompt=prompt, attack=name, messages=(), sample=k, error=done.error)]
+        elif made and made[0].error is not None and not made[0].messages:
             run.log(f"{done.key}: {made[0].error}")
         attempts.extend(made)
         run.append("attempts.jsonl", made)
 
     jobs = [
-        Job(f"{n}/{p.id}", partial(attempt_flow, n, a, p, config.sampling))
-        for n, a, p in planned
-        if f"{n}/{p.id}" not in seen
+        Job(job, partial(attempt_flow, *by_key[key, k], config.sampling, k, config.samples), draws=key)
+        for job, (key, k) in names.items()
+        if (key, k) not in seen
     ]
-    execute(run, f"attack {target.name}", jobs, roles, save, len(planned), seed)
-    order = {key: i for i, key in enumerate(by_key)}
-    attempts.sort(key=lambda a: order[a.id.rpartition("/")[0]])
+    execute(run, f"attack {target.name}", jobs, roles, save, len(by_key), seed)
+    order = {key: i for i, (key, _) in enumerate(by_key)}
+    attempts.sort(key=lambda a: (order[a.id.rpartition("/")[0]], int(a.id.rpartition("/")[2])))
     write_records(run.path / "attempts.jsonl", attempts)
     failed = sum(a.error is not None for a in attempts)
     if attempts and all((a.error or "").startswith(("refused_by_server", "bad_reply")) for a in attempts):
         write_records(run.path / "attempts.jsonl", [])
         raise ForethoughtError(f"the server answered none of {failed} attempts. The first: {attempts[0].error}")
     reasons = Counter(f"failed, {a.error}"[:120] for a in attempts if a.error is not None)
-    counts = {"planned": len(planned), "ok": len(attempts) - failed, "failed": failed, **dict(reasons.most_common(8))}
+    counts = {"planned": len(by_key), "ok": len(attempts) - failed, "failed": failed, **dict(reasons.most_common(8))}
     run.finish(counts, ["attempts.jsonl"])
     return run
+
+
+def job_of(attempt: Attempt, samples: int) -> tuple[str, int]:
+    """(attack and prompt, sample): what made an attempt."""
+    key, _, number = attempt.id.rpartition("/")
+    return key, int(number) % samples
 
 
 def others(
     target: ModelConfig, config: AttackConfig, attacker: ModelConfig | None = None, helper: ModelConfig | None = None
 ) -> dict[str, ModelConfig]:
-    """The models besides the target, by role. ForethoughtError where an attack needs one and none is named."""
+    """The models besides the target that the attacks may ask, by role. ForethoughtError where one needs a model and none is named."""
     attacker = attacker or (ModelConfig(name=config.attacker) if config.attacker else None)
     helper = helper or (ModelConfig(name=config.helper) if config.helper else None)
     for spec in config.attacks:
@@ -103,7 +111,9 @@ def others(
             )
     itself = target.model_copy(update={"system": None})
     found = {"attacker": attacker, "helper": helper or attacker}
-    return {role: itself if model.name == "target" else model for role, model in found.items() if model is not None}
+    # A model that no attack asks is not loaded: it would take memory, and make the run another one.
+    used = {r: m for r, m in found.items() if m is not None and any(may_ask(spec, r) for spec in config.attacks)}
+    return {role: itself if model.name == "target" else model for role, model in used.items()}
 
 
 @dataclass
@@ -149,34 +159,50 @@ def tallied(flow: Flow[T], tally: Tally, sampling: Sampling) -> Flow[T]:
         flow.close()
 
 
-def attempt_flow(name: str, make: Attack, prompt: Prompt, sampling: Sampling) -> Flow[list[Attempt]]:
-    """Run one attack on one prompt and put what it sends to the target."""
+def attempt_flow(
+    name: str, make: Attack, prompt: Prompt, sampling: Sampling, sample: int = 0, samples: int = 1
+) -> Flow[list[Attempt]]:
+    """Run one attack on one prompt and put what it sends to the target: the reply numbered `sample` of `samples` to each."""
     tally = Tally()
-    return (yield from tallied(_attempts(name, make, prompt, tally), tally, sampling))
+    return (yield from tallied(_attempts(name, make, prompt, tally, sample, samples), tally, sampling))
 
 
-def _attempts(name: str, make: Attack, prompt: Prompt, tally: Tally) -> Flow[list[Attempt]]:
+def _attempts(name: str, make: Attack, prompt: Prompt, tally: Tally, sample: int, samples: int) -> Flow[list[Attempt]]:
+    """Attempt i x samples + sample is of the i-th thing sent."""
     key = f"{name}/{prompt.id}"
+    blank = Attempt(id=f"{key}/{sample}", prompt=prompt, attack=name, messages=(), sample=sample)
     try:
         sent: list[Sent] = yield from make(prompt)
         if not sent:
             raise AskFailed("not_applicable", "the attack sent nothing")
     except AskFailed as error:
-        return [Attempt(id=f"{key}/0", prompt=prompt, attack=name, messages=(), error=str(error), **tally.taken())]
+        return [blank.model_copy(update={"error": str(error), **tally.taken()})]
+    if sample:
+        # Every sample makes the attack again, from the cache: it is counted once.
+        tally.taken()
     attempts = []
     for i, one in enumerate(sent):
-        base = Attempt(
-            id=f"{key}/{i}", prompt=prompt, attack=name, messages=one.messages, prefix=one.prefix, sample=one.sample
+        number = one.sample * samples + sample
+        base = blank.model_copy(
+            update={
+                "id": f"{key}/{i * samples + sample}",
+                "messages": one.messages,
+                "prefix": one.prefix,
+                "sample": number,
+            }
         )
         reply = one.reply
-        if reply is None:
+        if reply is None or (samples > 1 and not beyond_text(name)):
+            # What a search has heard, it has chosen by: among several samples that reply would not be a random one.
             try:
-                answered = yield Ask("target", one.messages, one.prefix, one.sample)
+                answered = yield Ask("target", one.messages, one.prefix, number)
             except AskFailed as error:
                 attempts.append(base.model_copy(update={"error": str(error), **tally.taken()}))
                 continue
             assert isinstance(answered, Reply)
             reply = answered
+        elif sample:
+            continue
         attempts.append(base.model_copy(update={**answered_with(reply, one.prefix), **tally.taken()}))
     return attempts
 

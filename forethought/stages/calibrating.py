@@ -19,7 +19,7 @@ from forethought.stages.shared import weights_of
 ROWS = "calibration.jsonl"
 
 
-def measure(
+def calibrate_judges(
     out: Path,
     labels: Path,
     judges: Iterable[str],

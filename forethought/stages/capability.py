@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from forethought.analysis.equivalence import Paired, compare
+from forethought.analysis.equivalence import Paired, equivalences
 from forethought.capability import Item, Way, draw, load_task
-from forethought.capability.harness import evaluate, graded
+from forethought.capability.harness import RIGHT_OR_WRONG, evaluate, graded, without_measure
 from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Flow, Job
@@ -87,6 +87,7 @@ def harness(
     max_tokens: int = 512,
     seed: int = 0,
     overwrite: bool = False,
+    say: Callable[[str], None] = print,
 ) -> Run:
     """Tasks of lm-evaluation-harness under the model's chat template: `graded.jsonl` in our form, `harness.json` as it reports them.
 
@@ -99,10 +100,20 @@ def harness(
         return run
     unload()
     found = evaluate(target, names, take, max_tokens, seed)
+    if silent := without_measure(found):
+        say(
+            f"note: not in the table, for want of a measure that is right or wrong for each question: {', '.join(silent)}. "
+            "What the harness reports of them is in harness.json."
+        )
     # Its task configurations may hold functions.
     kept = {k: found[k] for k in ("results", "versions", "n-shot", "configs") if k in found}
     write_json(run.path / "harness.json", json.loads(json.dumps(kept, default=str)))
     rows = graded(found)
+    if not rows:
+        raise ForethoughtError(
+            f"no question of {', '.join(names)} has a measure that is right or wrong ({', '.join(RIGHT_OR_WRONG)}), so there is nothing to "
+            f"compare. What the harness reports is in {run.path / 'harness.json'}; choose another task."
+        )
     return _finish(run, rows, len(rows), ["harness.json"])
 
 
@@ -149,4 +160,4 @@ def compare_runs(
         )
     if one.info["code"] != two.info["code"]:
         say("note: the two runs were made by different versions of this program, whose questions may differ.")
-    return compare(one.read(ROWS, Graded), two.read(ROWS, Graded), margin=margin, margin_nll=margin_nll)
+    return equivalences(one.read(ROWS, Graded), two.read(ROWS, Graded), margin=margin, margin_nll=margin_nll)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,17 @@ def judge(
     aimed = graded_inside(source.info["config"], behind)
     for name in aimed:
         run.log(aimed_at(name, behind[name].name))
-    counts = {"planned": len(verdicts), "ok": len(verdicts) - unscored, "failed": unscored}
+    reasons = Counter(
+        f"unscored by {v.judge}, {v.label}{f': {v.error}' if v.error else ''}"[:160]
+        for v in verdicts
+        if v.score is None
+    )
+    counts = {
+        "planned": len(verdicts),
+        "ok": len(verdicts) - unscored,
+        "failed": unscored,
+        **dict(reasons.most_common(8)),
+    }
     run.finish(counts, ["verdicts.jsonl"], graded_inside=aimed)
     return run
 

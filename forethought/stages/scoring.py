@@ -6,12 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from forethought.analysis.log_odds import NEEDS, refusing, score_flow, thinks
-from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
 from forethought.records import Attempt, Sampling, Score
-from forethought.run import Run, open_run, read_run, run_hash, write_records
-from forethought.stages.shared import execute, weights_of
+from forethought.run import Run, open_run, run_hash, write_records
+from forethought.stages.shared import attacked, execute
 
 
 def score(
@@ -31,16 +30,10 @@ def score(
     of at most `max_tokens` (None: as in the attack run). ForethoughtError where the target gives no likelihoods, or is no longer the
     one that was attacked.
     """
-    source = read_run(attempts_run, "attack")
-    target = ModelConfig.model_validate(source.info["config"]["target"])
+    source, target, weights = attacked(attempts_run)
     if target.name.startswith("openai:"):
         raise ForethoughtError(
             f"the score needs likelihoods, which the server behind '{target.name}' does not give. {NEEDS}"
-        )
-    weights = weights_of(target)
-    if weights.get(target.name) != source.info["inputs"].get(target.name):
-        raise ForethoughtError(
-            f"{target.name} was made anew after {attempts_run} had attacked it. Make {attempts_run} again."
         )
     attempts = source.read("attempts.jsonl", Attempt)
     thought = thinks(attempts) if thinking is None else thinking

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from forethought.config import Budget, ModelConfig
+from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job, Model, run_flows
 from forethought.models import check_spec, load_model
 from forethought.models.cache import DiskCache
@@ -35,6 +36,18 @@ def _content(spec: str) -> str | None:
     place = Path(spec.partition(":")[2] or spec)
     files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place] if place.is_file() else []
     return digest([(p.name, hash_file(p)) for p in files]) if files else None
+
+
+def attacked(attempts_run: Path) -> tuple[Run, ModelConfig, dict[str, str]]:
+    """(an attack run, its target, the hashes of the target's weights). ForethoughtError where the target was made anew since."""
+    source = read_run(attempts_run, "attack")
+    target = ModelConfig.model_validate(source.info["config"]["target"])
+    weights = weights_of(target)
+    if weights.get(target.name) != source.info["inputs"].get(target.name):
+        raise ForethoughtError(
+            f"{target.name} was made anew after {attempts_run} had attacked it. Make {attempts_run} again."
+        )
+    return source, target, weights
 
 
 def load(model: ModelConfig) -> Model:

@@ -47,9 +47,9 @@ def train(
     unload()
     metrics = learn(examples, model, config, run, seed)
     labels = Counter(str(e.prompt.label) for e in examples)
-    rows = int(metrics["rows"]) + int(metrics["held_out"])
-    counts: dict[str, int] = {"planned": len(examples), "ok": rows, "failed": max(0, len(examples) - rows), **labels}
-    return _finish(run, counts, metrics)
+    ok, spare = int(metrics["used"]) + int(metrics["held_out"]), int(metrics["spare"])
+    counts: dict[str, int] = {"planned": len(examples), "ok": ok, "failed": len(examples) - ok - spare}
+    return _finish(run, counts | ({"without use to the method": spare} if spare else {}) | labels, metrics)
 
 
 def merge(out: Path, source: str, *, dtype: str = "float32", overwrite: bool = False) -> Run:

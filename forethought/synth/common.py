@@ -10,10 +10,10 @@ from forethought.policy import Policy
 from forethought.prompts import fill, read_lines, read_prompt
 from forethought.records import Message, Prompt, Reply, Sampling
 from forethought.refusals import classify
+from forethought.thoughts import SENTENCE_END
 
 PACKAGE = "forethought.synth"
 APOLOGY = re.compile(r"\W*(?:I'm|I am)?(?: so| very| really| truly)* ?(?:sorry|afraid|apologi[sz]e)\b", re.IGNORECASE)
-SENTENCE_END = re.compile(r"[.!?](?=[\"')\]]*(?:\s|$))")
 
 
 class Reject(Exception):

@@ -28,8 +28,8 @@ def evolve(example: Example, n: int, how: Rewrite, demonstrations: str | None = 
     made: Made = [example]
     if not n:
         return made
-    # A generator of its own: every method draws the same styles for the same prompt.
-    rng = yield Rng()
+    # Whatever a method has drawn before, all draw the same styles for the same prompt.
+    rng = yield Rng(stream=0)
     assert isinstance(rng, random.Random)
     framed = how == "frame" or (how == "auto" and (yield from can_choose("helper")))
     for name in rng.sample(EVOLUTION, min(n, len(EVOLUTION))):

@@ -147,17 +147,20 @@ def intent_fault(said: str, request: str, cut: bool) -> str:
     Faithful is measured by words: at least 60% of the intent's content words come from the request, and the intent holds at least
     35% of the request's (25% of a request of over 20 content words).
     """
-    words, asked = content_words(said), content_words(request)
     if cut:
         return "is cut off"
     if not 2 <= len(said.split()) <= 40:
         return "is empty or too long"
     if "<" in said or classify(f"{PREFIX} {said}").label == "refusal":
         return "is not an intent"
+    return "" if same_request(said, request) else "is about something else"
+
+
+def same_request(said: str, request: str) -> bool:
+    """Whether two texts share so many content words that the one can be taken for a restatement of the other."""
+    words, asked = content_words(said), content_words(request)
     shared = len(words & asked)
-    if shared < 0.6 * len(words) or shared < (0.35 if len(asked) <= 20 else 0.25) * len(asked):
-        return "is about something else"
-    return ""
+    return shared >= 0.6 * len(words) and shared >= (0.35 if len(asked) <= 20 else 0.25) * len(asked)
 
 
 def content_words(text: str) -> set[str]:

@@ -75,6 +75,12 @@ def encode(base: Base, examples: Sequence[Example], config: TrainConfig, run: Ru
     return rows
 
 
+def encode_held(base: Base, examples: Sequence[Example], config: TrainConfig, run: Run) -> list[tuple[Encoded]]:
+    """Rows held out as elements of one row each, no token weighing more than another; [] where there are none."""
+    plain = config.model_copy(update={"decision_weight": 1.0})
+    return [(row,) for row in encode(base, examples, plain, run)] if examples else []
+
+
 def encode_each(
     base: Base, examples: Sequence[Example], config: TrainConfig, run: Run
 ) -> list[tuple[Example, Encoded]]:
@@ -93,8 +99,8 @@ def quiet() -> Iterator[None]:
 
 
 def load_trained(base: Base, config: TrainConfig) -> Any:
-    """The weights. Where all are trained on a GPU they are float32, and `dtype` is what is computed in."""
-    whole = config.lora_rank == 0 and base.adapter is None and torch.cuda.is_available()
+    """The weights. Where all are trained they are float32, and `dtype` is what is computed in."""
+    whole = config.lora_rank == 0 and base.adapter is None
     return load_weights(base.source, "float32" if whole else config.dtype)[1]
 
 
@@ -139,6 +145,11 @@ def needs_adapter(method: str, base: Base, config: TrainConfig) -> None:
         raise ForethoughtError(
             f"{method} compares with the original model, which is the trained one with its adapter off. Set lora_rank above 0."
         )
+
+
+def unadapted(model: Any) -> Any:
+    """The model below its adapter."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from forethought.errors import ForethoughtError
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import encode, needs_adapter, open_base, original
+from forethought.train.base import encode, encode_held, needs_adapter, open_base, original
 from forethought.train.elicit import elicit, encode_elicited
-from forethought.train.forward import hidden
-from forethought.train.loop import IGNORED, Learner, fit, make_trainer
+from forethought.train.forward import IGNORED, hidden
+from forethought.train.loop import Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
 
@@ -43,14 +43,18 @@ def circuit_breaker(
         chosen = layers or thirds(base.depth)
         if not all(1 <= layer <= base.depth for layer in chosen):
             raise ForethoughtError(f"layers {list(chosen)} do not fit a model of {base.depth} blocks.")
-        refused, others = by_decision(hold_out(examples, config.validation)[0], "circuit_breaker")
+        fitting, held = hold_out(examples, config.validation)
+        refused, others = by_decision(fitting, "circuit_breaker")
         replies = elicit(refused, base, config, run, seed, opening, max_tokens)
         harmful = [encode_elicited(base, reply, None, config.max_length) for reply in replies.values()]
-        data = side_by_side(harmful, encode(base, others, config, run), seed)
+        kept = encode(base, others, config, run)
+        data = side_by_side(harmful, kept, seed)
         trainer = make_trainer(
-            Rerouting, base, data, config, run, seed, layers=max(chosen), alpha=alpha, layers_compared=chosen
-        )
-        return fit(trainer, base, run, elicited=len(harmful), layers=list(chosen))
+            Rerouting, base, data, config, run, seed, held=encode_held(base, held, config, run), layers=max(chosen),
+            alpha=alpha, layers_compared=chosen,
+        )  # fmt: skip
+        used, spare = len(harmful) + len(kept), len(refused) - len(harmful)
+        return fit(trainer, base, run, used=used, spare=spare, elicited=len(harmful), layers=list(chosen))
 
     return learn
 

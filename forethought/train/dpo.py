@@ -21,7 +21,7 @@ from forethought.flow import generator_for
 from forethought.records import Attempt, Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import Base, encode_each, needs_adapter, open_base, original
+from forethought.train.base import Base, encode_each, encode_held, needs_adapter, open_base, original
 from forethought.train.elicit import elicit, encode_elicited
 from forethought.train.forward import token_logprobs
 from forethought.train.loop import Element, Learner, fit, make_trainer
@@ -38,12 +38,13 @@ def dpo(
     def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
         base = open_base(model_name, config.init)
         needs_adapter("dpo", base, config)
-        fitting = hold_out(examples, config.validation)[0]
+        fitting, held = hold_out(examples, config.validation)
         refused, _ = by_decision(fitting, "dpo")
         replies = elicit(refused, base, config, run, seed, opening, max_tokens)
         data = preferences(base, fitting, replies, config, run, seed)
-        trainer = make_trainer(Preference, base, data, config, run, seed, beta=beta)
-        return fit(trainer, base, run, elicited=len(replies))
+        rows = encode_held(base, held, config, run)
+        trainer = make_trainer(Preference, base, data, config, run, seed, held=rows, beta=beta)
+        return fit(trainer, base, run, used=len(data), spare=len(refused) - len(replies), elicited=len(replies))
 
     return learn
 

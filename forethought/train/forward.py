@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
-from forethought.train.loop import IGNORED
+IGNORED = -100
 
 
 def trained_columns(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(columns whose logits predict a trained token of some row, the targets there [rows, columns])."""
     columns = (labels[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
     return columns, labels[:, columns + 1]
+
+
+def nats_a_token(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the trained tokens."""
+    columns, targets = trained_columns(labels)
+    logits = model(input_ids=ids, logits_to_keep=columns, use_cache=False).logits
+    return cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
 def logprobs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,17 @@ from forethought.optim.latent import at_depths, perturbed, pgd, residual_norms
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import encode, encode_each, open_base
+from forethought.train.base import encode, encode_each, encode_held, open_base
 from forethought.train.elicit import elicit, encode_elicited
-from forethought.train.forward import adversarial_terms, logprobs_of, mean_logprob, token_logprobs, trained_columns
-from forethought.train.loop import IGNORED, Element, Learner, fit, make_trainer
+from forethought.train.forward import (
+    IGNORED,
+    adversarial_terms,
+    logprobs_of,
+    mean_logprob,
+    token_logprobs,
+    trained_columns,
+)
+from forethought.train.loop import Element, Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
 Share = Annotated[float, Field(ge=0)]
@@ -50,7 +57,8 @@ def lat(
                 "rows_per_forward."
             )
         base = open_base(model_name, config.init)
-        refused, others = by_decision(hold_out(examples, config.validation)[0], "lat")
+        fitting, held = hold_out(examples, config.validation)
+        refused, others = by_decision(fitting, "lat")
         replies = elicit(refused, base, config, run, seed, opening, max_tokens)
         attacked = [
             (row, encode_elicited(base, replies[e.prompt.id], None, config.max_length))
@@ -61,8 +69,13 @@ def lat(
         data: list[Element] = [(*pair, row) for pair, row in side_by_side(attacked, kept, seed)]
         weights = {"toward": toward, "away": away, "keep": keep}
         inner = {"epsilon": epsilon, "steps": inner_steps, "step_size": step_size}
-        trainer = make_trainer(Latent, base, data, config, run, seed, depths=depths, inner=inner, weights=weights)
-        return fit(trainer, base, run, elicited=len(replies), layers=list(at_depths(trainer.model, depths)))
+        trainer = make_trainer(
+            Latent, base, data, config, run, seed, held=encode_held(base, held, config, run), depths=depths,
+            inner=inner, weights=weights,
+        )  # fmt: skip
+        layers = list(at_depths(trainer.model, depths))
+        used, spare = len(attacked) + len(kept), len(refused) - len(replies)
+        return fit(trainer, base, run, used=used, spare=spare, elicited=len(replies), layers=layers)
 
     return learn
 

@@ -15,6 +15,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def sharded() -> bool:
+    """Whether the launcher splits weights between processes (FSDP, DeepSpeed)."""
+    return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("FSDP", "DEEPSPEED"))
+
+
 def wait() -> None:
     """Wait until every process is here."""
     if processes() > 1:

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.run import Run, explain_disk
 from forethought.train.base import REFERENCE, Base, load_trained, quiet, with_adapter
-from forethought.train.launch import is_first, processes, wait
+from forethought.train.forward import IGNORED, nats_a_token
+from forethought.train.fused import fuse_adapters
+from forethought.train.launch import is_first, processes, sharded, wait
 from forethought.train.rows import count_steps, per_forward
 from forethought.train.watch import Watch, explain_memory, last_whole_checkpoint
 
-IGNORED = -100
 Element = tuple[Encoded, ...]
 
 
@@ -50,6 +51,8 @@ def make_trainer(
     arguments = make_arguments(len(data), width or len(data[0]), config, run.path / "checkpoints", seed)
     with quiet():
         model = with_adapter(load_trained(base, config), base, config, seed, layers)
+    if not sharded():  # A fused layer reads its parts' weights, which are elsewhere then.
+        fuse_adapters(model)
     trainer = kind(
         model=model,
         args=arguments,
@@ -79,7 +82,7 @@ def make_arguments(elements: int, width: int, config: TrainConfig, out: Path, se
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(config.warmup * steps),
         weight_decay=config.weight_decay,
-        bf16=config.dtype == "bfloat16" and on_gpu,
+        bf16=config.dtype == "bfloat16" and (on_gpu or config.lora_rank == 0),
         use_cpu=not on_gpu,
         remove_unused_columns=False,
         logging_steps=1,
@@ -167,9 +170,15 @@ class Learner(Trainer):
         super().log(logs, start_time)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Rows held out are read as they are, whatever a method does to those it trains on: nats a token, alike for all methods."""
         with torch.no_grad():
-            loss: Any = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+            given = self._prepare_inputs(inputs)
+            return nats_a_token(model, given["input_ids"], given["labels"]), None, None
+
+    def trained_tokens(self) -> float:
+        """Tokens with a loss in an element, on average."""
+        data: Any = self.train_dataset
+        return sum(sum(m > 0 for m in row.mask) for element in data for row in element) / len(data)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         data: Any = self.train_dataset
@@ -182,9 +191,10 @@ class Learner(Trainer):
         shutil.rmtree(Path(str(output_dir or self.args.output_dir)) / REFERENCE, ignore_errors=True)
 
 
-def fit(trainer: Any, base: Base, run: Run, **extra: Any) -> dict[str, Any]:
+def fit(trainer: Any, base: Base, run: Run, *, used: int, spare: int = 0, **extra: Any) -> dict[str, Any]:
     """Train from the last whole checkpoint to the end; write `model/` and `losses.jsonl`. Returns rows, steps, trained tokens, seconds and
-    losses, and what `extra` adds.
+    losses, and what `extra` adds. `used` examples are in the rows trained on, which may repeat them, and `spare` ones the method has no
+    use for. The validation loss is that of the rows held out, in nats a token, for every method.
 
     Raises ForethoughtError where the loss is not finite or memory runs out; the last checkpoint is then still there.
     """
@@ -208,16 +218,14 @@ def fit(trainer: Any, base: Base, run: Run, **extra: Any) -> dict[str, Any]:
     data: list[Element] = trainer.train_dataset
     return {
         "rows": len(data),
+        "used": used,
+        "spare": spare,
         "held_out": len(held or ()),
         "steps": trainer.state.global_step,
-        "trained_tokens": round(_trained(data) / len(data) * trainer.state.global_step * trainer.rows),
+        "trained_tokens": round(trainer.trained_tokens() * trainer.state.global_step * trainer.rows),
         "seconds": round(time.monotonic() - started, 1),
         "train_loss": sum(h["loss"] for h in history) / len(history),
         "final_loss": history[-1]["loss"],
         "validation_loss": validation,
         **extra,
     }
-
-
-def _trained(data: Iterable[Element]) -> int:
-    return sum(sum(m > 0 for m in row.mask) for element in data for row in element)

@@ -27,7 +27,7 @@ from forethought.optim.suffix import Place, allowed_tokens, make_place, read_pre
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import Base, encode, encode_each, open_base
+from forethought.train.base import Base, encode, encode_each, encode_held, open_base
 from forethought.train.elicit import elicit
 from forethought.train.forward import adversarial_terms, token_logprobs
 from forethought.train.launch import processes
@@ -70,15 +70,19 @@ def r2d2(
         if processes() > 1:
             raise ForethoughtError("r2d2 keeps its pool of suffixes in one process. Start it without a launcher.")
         base = open_base(model_name, config.init)
-        refused, others = by_decision(hold_out(examples, config.validation)[0], "r2d2")
+        fitting, held = hold_out(examples, config.validation)
+        refused, others = by_decision(fitting, "r2d2")
         members = _members(base, refused, config, run, seed, pool, length, opening, max_tokens)
         data = [(row,) for row in encode(base, others, config, run)]
         trainer = make_trainer(
-            Dynamic, base, data, config, run, seed, width=3, members=members, tokenizer=base.tokenizer, steps=gcg_steps,
+            Dynamic, base, data, config, run, seed, held=encode_held(base, held, config, run), width=3,
+            members=members, tokenizer=base.tokenizer, steps=gcg_steps,
             search={"candidates": candidates, "topk": topk}, every=reset_every, share=reset_share,
             weights={"toward": toward, "away": away, "keep": keep},
         )  # fmt: skip
-        return fit(trainer, base, run, pool=len(members))
+        # Prompts that are not in the pool are left out by design, those too long for it among them.
+        spare = len(refused) - len(members)
+        return fit(trainer, base, run, used=len(members) + len(data), spare=spare, pool=len(members))
 
     return learn
 
@@ -136,6 +140,12 @@ class Dynamic(Learner):
         self.note(**terms)
         loss = sum(self.options["weights"][name] * term for name, term in terms.items())
         return (loss, None) if return_outputs else loss
+
+    def trained_tokens(self) -> float:
+        """To each row come the refusal and the harmful target of a member of the pool."""
+        members = self.options["members"]
+        theirs = sum(len(m.refusal) + len(m.place.target) for m in members) / len(members)
+        return super().trained_tokens() + theirs
 
     def draw(self, count: int) -> list[int]:
         """Members of this forward, by (seed, step, forward), repeated only where there are too few; resets the pool when that is due."""

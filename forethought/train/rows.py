@@ -65,5 +65,5 @@ def count_steps(elements: int, config: TrainConfig) -> int:
 
 def no_training() -> dict[str, Any]:
     """The metrics of a run that took no step."""
-    counts = dict.fromkeys(("rows", "held_out", "steps", "trained_tokens"), 0)
+    counts = dict.fromkeys(("rows", "used", "spare", "held_out", "steps", "trained_tokens"), 0)
     return {**counts, "seconds": 0.0, **dict.fromkeys(("train_loss", "final_loss", "validation_loss"))}

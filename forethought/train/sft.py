@@ -1,24 +1,23 @@
 """`sft`: supervised fine-tuning on prompt -> (thought, answer), LoRA or full; and `refusal`, which is sft on rows without a thought.
 
 Rows are rendered and masked by `chat.py`, whose checks run before the first step. Logits are computed only where something is
-trained. Rows are padded, not packed: those of a step are of similar length, so padding is a few percent, and on CPU the block mask
-that keeps packed rows apart costs more than it saves.
+trained, and rows are packed end to end wherever the model's attention allows it (`packing.py`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch.nn.functional import cross_entropy
-
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import encode, open_base
-from forethought.train.forward import trained_columns
-from forethought.train.loop import IGNORED, Element, Learner, fit, make_trainer
+from forethought.train.base import encode, encode_held, open_base, unadapted
+from forethought.train.forward import IGNORED, trained_columns
+from forethought.train.fused import token_losses
+from forethought.train.loop import Element, Learner, fit, make_trainer
+from forethought.train.packing import allow_packing, pack
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
 
@@ -54,13 +53,12 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     data: list[Element]
     if config.pairing:
         refused, others = (encode(base, side, config, run) for side in by_decision(fitting, "pairing"))
-        data = list(side_by_side(refused, others, seed))
+        data, used = list(side_by_side(refused, others, seed)), len(refused) + len(others)
     else:
         data = [(row,) for row in encode(base, fitting, config, run)]
-    plain = config.model_copy(update={"decision_weight": 1.0})
-    # Evaluation has elements of its own width: one row each, as collate takes any.
-    held: list[Element] = [(row,) for row in encode(base, held_out, plain, run)] if held_out else []
-    return fit(make_trainer(TrainedOnly, base, data, config, run, seed, held=held), base, run)
+        used = len(data)
+    held = encode_held(base, held_out, config, run)
+    return fit(make_trainer(TrainedOnly, base, data, config, run, seed, held=held), base, run, used=used)
 
 
 class TrainedOnly(Learner):
@@ -69,22 +67,23 @@ class TrainedOnly(Learner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = True  # Count trained tokens over the whole accumulated batch.
+        self.packs = allow_packing(unadapted(self.model))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted sum of the token losses over the number of trained tokens of the whole accumulated batch."""
-        ids, labels = inputs["input_ids"], inputs["labels"]
-        columns, targets = trained_columns(labels)
+        batch = pack(inputs) if self.packs else inputs
+        columns, targets = trained_columns(batch["labels"])
+        where = {name: batch[name] for name in ("position_ids", "row_lengths") if name in batch}
         # Padding is on the right, so causal attention alone keeps it from every trained token: no mask is needed.
-        outputs = model(input_ids=ids, logits_to_keep=columns, use_cache=False)
-        each = cross_entropy(
-            outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
-        total = (each * inputs["weights"][:, columns + 1].flatten()).sum()
-        if num_items_in_batch is None:
-            loss = total / (targets != IGNORED).sum()
+        outputs = model(input_ids=batch["input_ids"], logits_to_keep=columns, use_cache=False, **where)
+        count = num_items_in_batch
+        if count is None:
+            count = (targets != IGNORED).sum()
         else:
             # Processes average their gradients, while the count is that of all of them together.
-            loss = total / num_items_in_batch * self.accelerator.num_processes
+            count = count / self.accelerator.num_processes
+        weights = batch["weights"][:, columns + 1] / count
+        loss = token_losses(outputs.logits.flatten(0, 1), targets.clamp(min=0).flatten(), weights.flatten())
         return (loss, outputs) if return_outputs else loss

@@ -16,6 +16,7 @@ from forethought.flow import Flow
 from forethought.judges import Judge
 from forethought.judges.asking import unanswered
 from forethought.judges.learned.features import EmbedOne, Vector, features, once
+from forethought.models import locate_embedder
 from forethought.records import Attempt, Prompt, Record, Verdict
 from forethought.refusals import classify
 
@@ -70,6 +71,7 @@ def probability(weights: Weights, row: Vector) -> float:
 
 def _learned(name: str, yes_scores: float) -> Judge:
     weights = read_weights(name)
+    locate_embedder()  # It is loaded with the first answer; that it is missing is said before anything is asked.
 
     def judge(prompt: Prompt, attempt: Attempt) -> Flow[Verdict]:
         nothing = unanswered(name, attempt)

@@ -1,0 +1,72 @@
+"""Rows of a batch end to end in one sequence, each seeing only itself: nothing is padded, and no row sees another.
+
+Linear layers and norms read all rows as one long one; attention is computed row by row. Only for models whose layers are plain full
+attention, which is what would otherwise carry one row into the next; others stay padded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from forethought.models.slots import plain_attention
+
+ATTENTION = "forethought_rows"
+
+
+def allow_packing(model: Any) -> bool:
+    """Make a model read packed rows; False, and nothing changed, where its layers are not plain full attention."""
+    if not plain_attention(model):
+        return False
+    model.set_attn_implementation(ATTENTION)
+    return True
+
+
+def pack(inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """A padded batch (`collate`) as one sequence: `input_ids`, `position_ids`, `labels`, `weights` [1, tokens], and `row_lengths`."""
+    real = inputs["real"]
+    positions = torch.arange(real.shape[1], device=real.device).expand_as(real)
+    flat = {name: inputs[name][real][None] for name in ("input_ids", "labels", "weights")}
+    return {**flat, "position_ids": positions[real][None], "row_lengths": real.sum(1).tolist()}
+
+
+def row_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    row_lengths: list[int] | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each row; query [1, H, tokens, D], key and value [1, G, tokens, D]. Without `row_lengths` it is
+    transformers' own sdpa."""
+    if row_lengths is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    dtype = query.dtype
+    if query.device.type == "cpu":  # The backward of CPU's kernel is twice as slow in bfloat16.
+        query, key, value = query.float(), key.float(), value.float()
+    rows = zip(*(torch.split(x, row_lengths, 2) for x in (query, key, value)), strict=True)
+    shared = query.shape[1] != key.shape[1]
+    said = [
+        scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            dropout_p=kwargs.get("dropout", 0.0),
+            is_causal=True,
+            scale=kwargs.get("scaling"),
+            enable_gqa=shared,
+        )
+        for q, k, v in rows
+    ]
+    return torch.cat(said, 2).transpose(1, 2).to(dtype), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, row_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)

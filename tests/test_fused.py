@@ -1,0 +1,109 @@
+"""The fast training loop gives the numbers of the plain one: fused LoRA layers, token losses, and rows packed end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from forethought.chat import Encoded
+from forethought.train.fused import fuse_adapters, token_losses
+from forethought.train.loop import collate
+from forethought.train.packing import allow_packing, pack
+
+IDS = torch.tensor([[5, 9, 2, 7, 3, 8]])
+
+
+def adapted(tiny: Path, dtype: str = "float32", dropout: float = 0.0) -> Any:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=getattr(torch, dtype))
+    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+    made = get_peft_model(model, lora)
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:  # B starts at zero, and with it A would get no gradient.
+            torch.nn.init.normal_(parameter, std=0.02)
+    return made.train()
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-5), ("bfloat16", 0.1)])
+def test_fused_layers_give_the_outputs_and_gradients_of_peft(tiny: Path, dtype: str, near: float) -> None:
+    plain, fused = adapted(tiny, dtype), adapted(tiny, dtype)
+    assert fuse_adapters(fused) > 0
+    assert torch.allclose(plain(IDS).logits.float(), fused(IDS).logits.float(), atol=near)
+    wanted, found = gradients(plain), gradients(fused)
+    assert wanted.keys() == found.keys()
+    for name, gradient in wanted.items():
+        assert torch.linalg.vector_norm(found[name] - gradient) <= near * torch.linalg.vector_norm(gradient), name
+
+
+def test_fused_layers_stand_aside(tiny: Path) -> None:
+    """With the adapter off it is the base model; with dropout, and under autocast, peft's numbers."""
+    model = adapted(tiny)
+    with model.disable_adapter():
+        base = model(IDS).logits
+    fuse_adapters(model)
+    with model.disable_adapter():
+        assert torch.equal(model(IDS).logits, base)
+    assert not torch.equal(model(IDS).logits, base)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (model(IDS).logits - adapted(tiny)(IDS).logits).abs().max() < 0.1
+    noisy = adapted(tiny, dropout=0.5)
+    fuse_adapters(noisy)
+    torch.manual_seed(1)
+    one, two = noisy(IDS).logits, noisy(IDS).logits
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_token_losses_are_weighted_cross_entropy(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(70, 8, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(50, 8, generator=generator).to(dtype)
+    targets, weights = torch.randint(50, (70,), generator=generator), torch.rand(70, generator=generator)
+    plain = (cross_entropy((states @ head.t()).float(), targets, reduction="none") * weights).sum()
+    (wanted,) = torch.autograd.grad(3 * plain, states)
+    ours = token_losses(states @ head.t(), targets, weights)
+    (found,) = torch.autograd.grad(3 * ours, states)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert torch.allclose(found, wanted, atol=1e-4 if dtype == torch.float32 else 0.2)
+    with torch.no_grad():
+        assert token_losses(states @ head.t(), targets, weights).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_packed_rows_read_as_if_alone(tiny: Path) -> None:
+    """Logits of each row, packed between others, are those of the row by itself; and another neighbour changes nothing."""
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    rows = [Encoded(tuple(ids), tuple([1.0] * len(ids)), 0) for ids in ([5, 9, 2, 7], [3, 8], [6, 4, 1, 9, 9, 2])]
+    alone = [model(torch.tensor([row.ids])).logits[0] for row in rows]
+    assert allow_packing(model)
+    batch = pack(collate([(row,) for row in rows]))
+    assert batch["row_lengths"] == [4, 2, 6]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 5]]
+    where = {name: batch[name] for name in ("input_ids", "position_ids", "row_lengths")}
+    logits = model(**where, use_cache=False).logits[0]
+    assert torch.allclose(logits, torch.cat(alone), atol=1e-5)
+    changed = where["input_ids"].clone()
+    changed[0, :4] = 11
+    other = model(**{**where, "input_ids": changed}, use_cache=False).logits[0]
+    assert torch.equal(other[4:], logits[4:])
+    assert not torch.equal(other[:4], logits[:4])
+    assert torch.allclose(model(torch.tensor([rows[0].ids])).logits[0], alone[0], atol=1e-6)
+
+
+def test_models_with_windows_are_not_packed(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    model.config.layer_types = ["sliding_attention", "full_attention"]
+    before = model.config._attn_implementation
+    assert not allow_packing(model)
+    assert model.config._attn_implementation == before
