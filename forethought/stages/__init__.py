@@ -3,6 +3,7 @@
 from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.calibrating import measure
 from forethought.stages.capability import capability, compare_runs, harness
+from forethought.stages.diverging import diverge, read_looks, recompute
 from forethought.stages.importing import import_attempts
 from forethought.stages.judging import judge
 from forethought.stages.scoring import score
@@ -17,6 +18,7 @@ __all__ = [
     "cache_path",
     "capability",
     "compare_runs",
+    "diverge",
     "harness",
     "import_attempts",
     "import_data",
@@ -25,6 +27,8 @@ __all__ = [
     "measure",
     "merge",
     "read_examples",
+    "read_looks",
+    "recompute",
     "score",
     "synth",
     "train",

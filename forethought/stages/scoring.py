@@ -6,12 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from forethought.analysis.log_odds import NEEDS, refusing, score_flow, thinks
-from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
 from forethought.records import Attempt, Sampling, Score
 from forethought.run import Run, open_run, read_run, run_hash, write_records
-from forethought.stages.shared import execute, weights_of
+from forethought.stages.shared import attacked_model, execute
 
 
 def score(
@@ -32,15 +31,10 @@ def score(
     one that was attacked.
     """
     source = read_run(attempts_run, "attack")
-    target = ModelConfig.model_validate(source.info["config"]["target"])
+    target, weights = attacked_model(source)
     if target.name.startswith("openai:"):
         raise ForethoughtError(
             f"the score needs likelihoods, which the server behind '{target.name}' does not give. {NEEDS}"
-        )
-    weights = weights_of(target)
-    if weights.get(target.name) != source.info["inputs"].get(target.name):
-        raise ForethoughtError(
-            f"{target.name} was made anew after {attempts_run} had attacked it. Make {attempts_run} again."
         )
     attempts = source.read("attempts.jsonl", Attempt)
     thought = thinks(attempts) if thinking is None else thinking

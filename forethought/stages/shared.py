@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from forethought.config import Budget, ModelConfig
+from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job, Model, run_flows
 from forethought.models import check_spec, load_model
 from forethought.models.cache import DiskCache
@@ -35,6 +36,17 @@ def _content(spec: str) -> str | None:
     place = Path(spec.partition(":")[2] or spec)
     files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place] if place.is_file() else []
     return digest([(p.name, hash_file(p)) for p in files]) if files else None
+
+
+def attacked_model(source: Run) -> tuple[ModelConfig, dict[str, str]]:
+    """(target of an attack run, content hash of its weights by name). ForethoughtError where it is no longer the one that was attacked."""
+    target = ModelConfig.model_validate(source.info["config"]["target"])
+    weights = weights_of(target)
+    if weights.get(target.name) != source.info["inputs"].get(target.name):
+        raise ForethoughtError(
+            f"{target.name} was made anew after {source.path} had attacked it. Make {source.path} again."
+        )
+    return target, weights
 
 
 def load(model: ModelConfig) -> Model:
