@@ -35,6 +35,7 @@ def divergence(
     Example: `forethought analyze divergence runs/attack-base runs/attack-scot --csv divergence.csv`
     """
     from forethought import stages
+    from forethought.analysis.divergence.rows import measured_rows
     from forethought.run import write_text
 
     if out is not None and len(attempts) > 1:
@@ -62,14 +63,9 @@ def divergence(
     print("\nThe floor: two halves of the same requests. A distance below its 95th percentile is no evidence.")
     print_table(floors)
     if csv is not None:
-        rows = [_where(name, r) | row for name, r in found for row in (*_all(r), _probe(name, r), *_floors(name, r))]
-        write_text(csv, as_csv(rows))
+        write_text(csv, as_csv([row for name, r in found for row in measured_rows(name, r)]))
         print(f"-> {csv}")
     wrote(made.path, "docs/divergence.md says how to read these tables")
-
-
-def _where(name: str, r: Any) -> Row:
-    return {"model": name, "position": r.position, "depth": r.depth, "layer": r.layer, "attack": r.attack}
 
 
 def _short(name: str, r: Any) -> Row:
@@ -112,8 +108,3 @@ def _floors(name: str, r: Any) -> Iterator[Row]:
             "model": name, "at": r.position, "of": f.of, "n": f.n, "distance": f.pad, "95th percentile": f.pad_high,
             "MMD": f.mmd, "MMD 95th percentile": f.mmd_high,
         }  # fmt: skip
-
-
-def _all(r: Any) -> Iterator[Row]:
-    for d in r.distances:
-        yield d.model_dump()

@@ -14,6 +14,7 @@ import numpy as np
 
 from forethought.analysis.divergence.classify import Bools, Ints, folds, held_out, numbered, wrong
 from forethought.analysis.divergence.subspace import Array
+from forethought.analysis.rates import wilson
 from forethought.analysis.resampling import ratio_interval
 from forethought.records import Record
 
@@ -34,7 +35,7 @@ class Side(NamedTuple):
 class Distance(Record):
     """How far two sets of rows lie apart. `goals` are on one side or both, `shared` on both.
 
-    `pad`: proxy A-distance 2(1 - 2e), e the mean of the two sides' held-out error rates, with a 95% bootstrap interval over goals; 0 is
+    `pad`: proxy A-distance 2(1 - 2e), e the mean of the two sides' held-out error rates, with a 95% interval over goals; 0 is
     the same, 2 wholly apart, and below 0 worse than chance. `shuffled` and `shuffled_high` are its mean and 95th percentile when goals
     change sides at random, `pad_p` the p value that this gives. `mmd`: squared maximum mean discrepancy, unbiased, so it may be below 0,
     over `kernel_rows` rows; `mmd_p` by relabelling. All None where a side has fewer than LEAST goals.
@@ -164,11 +165,15 @@ def _pad(errors: Array, on: Bools) -> Array:
     return found
 
 
-def _interval(errors: Array, on: Bools, goals: Ints) -> tuple[float | None, float | None]:
-    """95% of the proxy A-distance over goals, each side weighing half. It takes the fitted classifiers as they are."""
+def _interval(errors: Array, on: Bools, goals: Ints) -> tuple[float, float]:
+    """95% of the proxy A-distance, each side weighing half: on each side the wider of the bootstrap's over goals and of Wilson's for as
+    many trials as there are goals, since the bootstrap has no width where there are no errors. The classifiers are taken as they are."""
     weight = np.where(on, 0.5 / on.sum(), 0.5 / (~on).sum())
-    bounds = ratio_interval(np.bincount(goals, weight * errors).tolist(), np.bincount(goals, weight).tolist())
-    return (None, None) if bounds is None else (tidy(2 - 4 * bounds[1]), tidy(2 - 4 * bounds[0]))
+    sums, number = np.bincount(goals, weight * errors), len(np.unique(goals))
+    drawn = ratio_interval(sums.tolist(), np.bincount(goals, weight).tolist())
+    counted = wilson(float(sums.sum()) * number, number)
+    found = [bounds for bounds in (drawn, counted) if bounds is not None]
+    return tidy(2 - 4 * max(high for _, high in found)), tidy(2 - 4 * min(low for low, _ in found))
 
 
 def _kernel(rows: Array, goals: Ints) -> Array:

@@ -60,7 +60,8 @@ def transfer(source: Mapping[str, Side], target: Mapping[str, Side], rng: np.ran
     margins = held_out(rows, labels, fold, fitted).round(9)
 
     def of(side: Side) -> Array:
-        return margins[group == next(i for i, s in enumerate(sides) if s is side)]
+        mine: Array = margins[group == next(i for i, s in enumerate(sides) if s is side)]
+        return mine
 
     found = {label: of(side) for label, side in target.items()}
     harmful, benign = (_scored(target.get(label), found.get(label)) for label in (HARMFUL, BENIGN))
