@@ -17,11 +17,14 @@ from forethought.analysis.divergence.classify import FOLDS, folds, held_out, num
 from forethought.analysis.divergence.distance import Side, distance, floor, kernel_sample, relabelled
 from forethought.analysis.divergence.measure import Group, Looked, look, stand
 from forethought.analysis.divergence.probe import projections, transfer
+from forethought.analysis.divergence.rows import map_rows, measured_rows
 from forethought.analysis.divergence.subspace import Array, Rows, on_axes, principal, scale_of, scaled
 from forethought.cli import app
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, make_prompt
+from forethought.report.divergence import Divergence, section
+from forethought.report.maps import frame_of, panel
 from forethought.run import Run, read_run, write_records
 from forethought.stages import states as on_disk
 
@@ -56,7 +59,8 @@ def test_identical_distributions_are_not_told_apart() -> None:
         assert sum((p or 0) > 0.05 for p in ps) >= 16 and 0.3 < float(np.mean([p or 0 for p in ps])) < 0.7
 
 
-def test_a_mean_shift_has_the_distances_that_it_must_have() -> None:
+def test_a_mean_shift_has_the_distances_that_it_must_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forethought.analysis.divergence.distance.RELABELLED", 99)
     width, pads, mmds = 4, [], []
     for shift in (0.0, 0.5, 1.5, 4.0):
         a, b = gauss(600, width, 1, shift), gauss(600, width, 2)
@@ -75,7 +79,7 @@ def test_a_mean_shift_has_the_distances_that_it_must_have() -> None:
         drawn = float(((a.mean(0) - b.mean(0)) ** 2).sum()) - 2 * width / len(a)
         known = 2 * (w / (w + 2)) ** (width / 2) * (1 - math.exp(-drawn / (2 * (w + 2))))
         assert found.mmd == pytest.approx(known, abs=0.004)
-        assert (found.mmd_p == 0.001) == (shift > 0) and found.shuffled is not None and abs(found.shuffled) < 0.03
+        assert (found.mmd_p == 0.01) == (shift > 0) and found.shuffled is not None and abs(found.shuffled) < 0.03
     assert pads == sorted(pads) and mmds == sorted(mmds)
 
 
@@ -415,3 +419,50 @@ def test_the_command_prints_and_writes_its_tables(attacked: Path, tmp_path: Path
     assert (attacked.parent / "attack-divergence" / "divergence.jsonl").exists()
     lines = table.read_text().splitlines()
     assert lines[0].startswith("row,model,position,depth,layer,attack") and len(lines) > 20
+
+
+# The report's section.
+
+
+def reported() -> Divergence:
+    target = {"harmful": group(gauss(15, 12, 3), "h"), "benign": group(gauss(15, 12, 4), "b")}
+    asked = looks("direct", {"borderline": group(gauss(9, 12, 5), "x")})
+    return Divergence(model="<b>mine</b>", looks=(asked, looks("persona", target)))
+
+
+def test_the_section_shows_every_attack_and_loads_nothing() -> None:
+    html = section([reported()], {"<b>mine</b>": 1})
+    assert html == section([reported()], {"<b>mine</b>": 1})
+    assert "&lt;b&gt;mine" in html and "<b>mine" not in html
+    assert all(word in html for word in ("persona", "asked directly", "told apart", "borderline", "n&lt;20"))
+    assert html.count('<svg class="map"') == 2 and html.count('class="gauge m1"') == 6
+    assert not [word for word in ("<script", "style=", "http", "href=", "nan", "None") if word in html]
+    ids = {line.split('"')[0] for line in html.split('id="')[1:]}
+    assert ids == {"divergence", "h-divergence"}
+    assert section([], {}) == ""
+    with pytest.raises(ForethoughtError, match=r"not looked at at depth 0.1, but at \[0.5\]"):
+        section([reported()], {"<b>mine</b>": 1}, 0.1)
+
+
+def test_few_rows_are_drawn_without_numbers() -> None:
+    few = {"harmful": group(gauss(3, 12, 3), "h"), "benign": group(gauss(3, 12, 4), "b")}
+    asked = reported().looks[0]
+    html = section([Divergence(model="m", looks=(asked, looks("persona", few)))], {"m": 0})
+    assert "no number" in html and "n&lt;20" in html
+
+
+def test_panels_share_a_frame_and_points_outside_stand_on_its_edge() -> None:
+    frame = frame_of([(x / 10, 0.0) for x in range(1000)] + [(1e6, 0.0)])
+    assert frame[2] < 200 and frame[2] - frame[0] == pytest.approx(frame[3] - frame[1])
+    drawn = panel({"harmful": [(1e6, 0.0)]}, {"harmful": [(5.0, 0.0)]}, frame, 'a "b"')
+    assert 'd="M191 ' in drawn and "&quot;b&quot;" in drawn and 'class="arrow"' in drawn
+    assert frame_of([]) and panel({}, {}, frame_of([(1.0, 1.0)]), "")
+
+
+def test_flat_rows_hold_every_number() -> None:
+    asked, attacked = reported().looks
+    rows = [row for look in (asked, attacked) for row in measured_rows("m", look)]
+    kinds = [row["row"] for row in rows]
+    assert kinds.count("distance") == 3 + 5 and kinds.count("floor") == 2
+    assert {"probe", "called harmful", "projection"} < set(kinds)
+    assert len(list(map_rows("m", attacked))) == 30

@@ -53,7 +53,10 @@ def divergence(
     if depth not in depths:
         raise ForethoughtError(f"nothing was measured at depth {depth:g}. Measured: {', '.join(f'{d:g}' for d in depths)}.")  # fmt: skip
     shown = [(name, r) for name, r in found if r.depth == depth]
-    print(f"\nAt depth {depth:g}. Distance (proxy A): 0 is the same, 2 wholly apart; in brackets 95%.")
+    print(
+        f"\nAt depth {depth:g}. Proxy A-distance of harmful requests under each attack: 0 is the same, 2 wholly apart; in "
+        "brackets 95%. To harmful and benign ones asked directly, and (with p, and MMD squared) to benign ones under it."
+    )
     print_table([_distances(name, r) for name, r in shown])
     print(
         "\nA probe of harm fitted on direct requests (AUROC: 0.5 is chance), and the way from benign (0) to harmful (1)."
@@ -82,10 +85,10 @@ def _distances(name: str, r: Any) -> Row:
         ("to benign", "benign, direct"),
         ("apart", f"benign, {r.attack}"),
     ):
-        d = own.get((f"harmful, {r.attack}", second))
+        d = own.get((f"harmful, {r.attack}", second)) if title == "apart" or r.attack != "direct" else None
         row |= interval(title, d.pad, d.pad_low, d.pad_high) if d else interval(title, None, None, None)
-    d = own.get((f"harmful, {r.attack}", "harmful, direct"))
-    return row | {"MMD": d.mmd if d else None, "p": d.mmd_p if d else None}
+    apart = own.get((f"harmful, {r.attack}", f"benign, {r.attack}"))
+    return row | {"p": apart and apart.pad_p, "MMD": apart and apart.mmd, "MMD p": apart and apart.mmd_p}
 
 
 def _probe(name: str, r: Any) -> Row:

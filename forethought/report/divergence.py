@@ -115,18 +115,19 @@ def _cell(look: Looked | None, direct: Looked, index: int = 0) -> View | None:
         return None
     found = {(d.first, d.second): d for d in look.distances}
     harmful, floors = name_of(HARMFUL, look.attack), {f.of: f for f in direct.floors}
-    wanted = [
-        ("from harmful ones asked directly", found.get((harmful, name_of(HARMFUL, DIRECT))), floors.get(HARMFUL)),
-        ("from benign ones asked directly", found.get((harmful, name_of(BENIGN, DIRECT))), None),
-        ("from benign ones under the same attack", found.get((harmful, name_of(BENIGN, look.attack))), None),
+    moved = [
+        (f"from {label} ones asked directly", found.get((harmful, name_of(label, DIRECT))), floors.get(label))
+        for label in (HARMFUL, BENIGN)
+        if look.attack != DIRECT
     ]
-    if look.attack == DIRECT:
-        wanted = [("from benign ones asked directly", wanted[2][1], None)]
+    apart = found.get((harmful, name_of(BENIGN, look.attack)))
     return {
-        "distances": [_line(title, d, floor, index) for title, d, floor in wanted if d is not None],
+        "apart": apart and _line("from benign ones under it" if moved else "from benign ones", apart, None, index),
+        "moved": [_line(title, d, floor, index) for title, d, floor in moved if d is not None],
         "probe": _probe(look, index),
         "lies": _lies({p.label: p for p in look.projections}, index),
         "rows": look.rows,
+        "small": min(look.rows.get(label, 0) for label in (HARMFUL, BENIGN)) < SMALL_N,
         "missing": sum(look.missing.values()),
     }
 
@@ -141,7 +142,6 @@ def _line(title: str, d: Distance, floor: Floor | None, index: int) -> View:
         "value": d.pad,
         "figure": Markup(maps.gauge(d.pad, d.pad_low, d.pad_high, index, start=-0.5, end=2, band=chance, ticks=ticks)),
         "interval": _span(d.pad_low, d.pad_high),
-        "small": min(d.n_first, d.n_second) < SMALL_N,
         "p": d.pad_p,
         "mmd": d.mmd,
         "mmd_p": d.mmd_p,
@@ -200,10 +200,11 @@ def _depths(found: Sequence[Divergence], places: Mapping[str, int]) -> list[View
                         "depth": f"{depth:g}",
                         "attacks": len(own),
                         "values": [
-                            _mean(c["distances"][i]["value"] for c in cells if c and len(c["distances"]) > i)
-                            for i in range(3)
-                        ]
-                        + [_mean(c["probe"]["value"] for c in cells if c and c["probe"])],
+                            _mean(c["apart"]["value"] for c in cells if c and c["apart"]),
+                            _mean(c["probe"]["value"] for c in cells if c and c["probe"]),
+                            _mean(c["lies"]["value"] for c in cells if c and c["lies"]),
+                            *(_mean(c["moved"][i]["value"] for c in cells if c and c["moved"]) for i in (0, 1)),
+                        ],
                     }
                 )
     return lines
@@ -229,6 +230,7 @@ def _environment() -> Environment:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=final
     )
     found.filters["two"] = lambda value: "no number" if value is None else f"{value:.2f}".replace("-", "−")
+    found.filters["three"] = lambda value: "" if value is None else f"{value:.3f}".replace("-", "−")
     found.filters["p"] = lambda value: "" if value is None else f"p {value:.3f}"
     found.globals |= {
         "badge": drawn(figures.badge),

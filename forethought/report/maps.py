@@ -68,7 +68,7 @@ def gauge(
     band: tuple[float, float] | None = None,
     ticks: Sequence[float] = (),
     second: float | None = None,
-    width: int = 110,
+    width: int = 84,
 ) -> str:
     """A number on a line from `start` to `end`: mark, bar for its interval, a pale band for what chance gives, and a cross for a second
     number. What lies outside is drawn at the end."""
