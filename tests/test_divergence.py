@@ -436,9 +436,11 @@ def test_the_section_shows_every_attack_and_loads_nothing() -> None:
     assert "&lt;b&gt;mine" in html and "<b>mine" not in html
     assert all(word in html for word in ("persona", "asked directly", "told apart", "borderline", "n&lt;20"))
     assert html.count('<svg class="map"') == 2 and html.count('class="gauge m1"') == 6
-    assert not [word for word in ("<script", "style=", "http", "href=", "nan", "None") if word in html]
+    assert not [word for word in ("<script", "style=", "http", "url(", "nan", "None") if word in html]
     ids = {line.split('"')[0] for line in html.split('id="')[1:]}
-    assert ids == {"divergence", "h-divergence"}
+    assert (
+        ids == {"divergence", "h-divergence", "asked-0"} and html.count('href="') == html.count('href="#asked-0"') == 1
+    )
     assert section([], {}) == ""
     with pytest.raises(ForethoughtError, match=r"not looked at at depth 0.1, but at \[0.5\]"):
         section([reported()], {"<b>mine</b>": 1}, 0.1)
@@ -454,9 +456,9 @@ def test_few_rows_are_drawn_without_numbers() -> None:
 def test_panels_share_a_frame_and_points_outside_stand_on_its_edge() -> None:
     frame = frame_of([(x / 10, 0.0) for x in range(1000)] + [(1e6, 0.0)])
     assert frame[2] < 200 and frame[2] - frame[0] == pytest.approx(frame[3] - frame[1])
-    drawn = panel({"harmful": [(1e6, 0.0)]}, {"harmful": [(5.0, 0.0)]}, frame, 'a "b"')
+    drawn = panel({"harmful": [(1e6, 0.0)]}, frame, 'a "b"', "x", {"harmful": [(5.0, 0.0)]})
     assert 'd="M191 ' in drawn and "&quot;b&quot;" in drawn and 'class="arrow"' in drawn
-    assert frame_of([]) and panel({}, {}, frame_of([(1.0, 1.0)]), "")
+    assert frame_of([]) and panel({}, frame_of([(1.0, 1.0)]), "", "x")
 
 
 def test_flat_rows_hold_every_number() -> None:

@@ -20,6 +20,7 @@ from forethought.report.text import View, clean, percent
 from forethought.run import Run
 
 DEPTH = 0.5  # The middle of a model, where Arditi et al. (arXiv 2406.11717) mostly found the direction; all depths are listed.
+Places = Mapping[str, Sequence[maps.Place]]
 AT: dict[Position, str] = {"prompt": "before it speaks", "answer": "after its thought"}
 
 
@@ -42,7 +43,8 @@ def section(found: Sequence[Divergence], places: Mapping[str, int], depth: float
     """
     if not found:
         return Markup("")
-    columns = [_column(d, position, depth, places[d.model]) for d in found for position in _positions(d)]
+    seen = [(d, position) for d in found for position in _positions(d)]
+    columns = [_column(d, position, depth, places[d.model], f"asked-{n}") for n, (d, position) in enumerate(seen)]
     attacks = dict.fromkeys(attack for column in columns for attack in column["looks"])
     context = {
         "columns": columns,
@@ -60,8 +62,8 @@ def _positions(found: Divergence) -> list[Position]:
     return list(dict.fromkeys(r.position for r in found.looks))
 
 
-def _column(found: Divergence, position: Position, depth: float, index: int) -> View:
-    """One model at one position: its maps, drawn in one frame, and its looks by attack."""
+def _column(found: Divergence, position: Position, depth: float, index: int, own: str) -> View:
+    """One model at one position: its maps, drawn in one frame, and its looks by attack. `own` is an id for the direct requests' marks."""
     looks = {r.attack: r for r in found.looks if (r.position, r.depth) == (position, depth)}
     if DIRECT not in looks:
         raise ForethoughtError(
@@ -72,7 +74,8 @@ def _column(found: Divergence, position: Position, depth: float, index: int) -> 
     behind = {label: spots[DIRECT].get(label, []) for label in (HARMFUL, BENIGN)}
     frame = maps.frame_of(p for of in spots.values() for label in of.values() for p in label)
     panels = [
-        _panel(attack, of, {} if attack == DIRECT else behind, frame, found.model) for attack, of in spots.items()
+        {"attack": attack, "figure": _panel(attack, of, frame, found.model, own, behind)}
+        for attack, of in spots.items()
     ]
     return {
         "name": found.model,
@@ -93,15 +96,9 @@ def _by_label(look: Looked) -> dict[str, list[maps.Place]]:
     return found
 
 
-def _panel(
-    attack: str,
-    groups: Mapping[str, Sequence[maps.Place]],
-    behind: Mapping[str, Sequence[maps.Place]],
-    frame: maps.Frame,
-    model: str,
-) -> View:
+def _panel(attack: str, groups: Places, frame: maps.Frame, model: str, own: str, behind: Places) -> Markup:
     spoken = f"{model}, {attack}: {', '.join(f'{len(p)} {label}' for label, p in groups.items())} requests on the map"
-    return {"attack": attack, "figure": Markup(maps.panel(groups, behind, frame, spoken))}
+    return Markup(maps.panel(groups, frame, spoken, own, None if attack == DIRECT else behind))
 
 
 def _row(attack: str, columns: Sequence[View]) -> View:

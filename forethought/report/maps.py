@@ -17,6 +17,7 @@ Frame = tuple[float, float, float, float]  # Least x and y, greatest x and y.
 SIZE, PAD = 200, 9
 # The outermost points of each side may lie outside the frame, and are then drawn on its edge.
 OUTSIDE = 0.01
+CLASSES = ("harmful", "benign")
 
 
 def frame_of(places: Iterable[Place]) -> Frame:
@@ -29,18 +30,23 @@ def frame_of(places: Iterable[Place]) -> Frame:
 
 
 def panel(
-    groups: Mapping[str, Sequence[Place]], behind: Mapping[str, Sequence[Place]], frame: Frame, spoken: str
-) -> str:
+    groups: Mapping[str, Sequence[Place]], frame: Frame, spoken: str, own: str, behind: Mapping[str, Sequence[Place]] | None = None
+) -> str:  # fmt: skip
     """One attack: its requests by label over those asked directly (`behind`, pale), with an arrow between the means of the harmful ones.
+    Without `behind` it is the panel of the direct requests, which keeps its marks under the id `own` for the others to repeat.
 
     Harmful requests are dots, benign ones crosses, others small triangles; all of one label are one path, so that thousands stay light.
     """
-    parts = [f'<rect class="sheet" x="0.5" y="0.5" width="{SIZE - 1}" height="{SIZE - 1}" rx="5"/>']
     x, y = _at((0.0, 0.0), frame)
+    drawn = {label: _marks(label, places, frame) for label, places in groups.items()}
+    parts = [f'<rect class="sheet" x="0.5" y="0.5" width="{SIZE - 1}" height="{SIZE - 1}" rx="5"/>']
     parts.append(f'<path class="grid" d="M{x} 1V{SIZE - 1}M1 {y}H{SIZE - 1}"/>')
-    parts += [_marks(label, places, frame, " pale") for label, places in behind.items()]
-    parts += [_marks(label, places, frame, "") for label, places in groups.items()]
-    if groups.get("harmful") and behind.get("harmful"):
+    if behind is None:
+        parts.append(f'<g id="{own}">{"".join(drawn.pop(label, "") for label in CLASSES)}</g>')
+    else:
+        parts.append(f'<use class="pale" href="#{own}"/>')
+    parts += drawn.values()
+    if behind is not None and groups.get("harmful") and behind.get("harmful"):
         parts.append(_arrow(_at(_mean(behind["harmful"]), frame), _at(_mean(groups["harmful"]), frame)))
     return (
         f'<svg class="map" viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="{escape(spoken)}">{"".join(parts)}</svg>'
@@ -53,7 +59,7 @@ def mark(label: str) -> str:
     middle = SIZE / 2
     return (
         f'<svg class="map sign" viewBox="{middle - 7:g} {middle - 7:g} 14 14" width="14" height="14" aria-hidden="true">'
-        f"{_marks(label, [(0.0, 0.0)], frame, '')}</svg>"
+        f"{_marks(label, [(0.0, 0.0)], frame)}</svg>"
     )
 
 
@@ -100,12 +106,12 @@ def _at(place: Place, frame: Frame) -> Place:
     return round(x, 1), round(SIZE - y, 1)
 
 
-def _marks(label: str, places: Sequence[Place], frame: Frame, more: str) -> str:
+def _marks(label: str, places: Sequence[Place], frame: Frame) -> str:
     shapes = {"harmful": "h0", "benign": "m-2.2-2.2l4.4 4.4m0-4.4l-4.4 4.4"}
     shape = shapes.get(label, "m0-2.6l2.6 4.6h-5.2z")
     kind = label if label in shapes else "other"
     drawn = "".join(f"M{x:g} {y:g}{shape}" for x, y in (_at(p, frame) for p in places))
-    return f'<path class="{kind}{more}" d="{drawn}"/>'
+    return f'<path class="{kind}" d="{drawn}"/>'
 
 
 def _mean(places: Sequence[Place]) -> Place:
