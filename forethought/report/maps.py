@@ -111,7 +111,7 @@ def _marks(label: str, places: Sequence[Place], frame: Frame) -> str:
     shape = shapes.get(label, "m0-2.6l2.6 4.6h-5.2z")
     kind = label if label in shapes else "other"
     drawn = "".join(f"M{x:g} {y:g}{shape}" for x, y in (_at(p, frame) for p in places))
-    return f'<path class="{kind}" d="{drawn}"/>'
+    return f'<path class="at-{kind}" d="{drawn}"/>'
 
 
 def _mean(places: Sequence[Place]) -> Place:

@@ -103,8 +103,9 @@ def reader(loaded: Any, layers: Sequence[int], positions: Sequence[Position]) ->
 
 
 def goal_of(attempt: Attempt) -> str:
-    """What ties attempts on one request together, in any wording and under any attack."""
-    return digest(attempt.prompt.request)
+    """What ties attempts together that depend on one another: one request, in any wording and under any attack, and the other side of its
+    contrast pair, which shares its words and would draw a classifier to the wrong side."""
+    return digest(attempt.prompt.pair or attempt.prompt.request)
 
 
 def write_hashes(run: Run) -> str:
