@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Overwrite, Seed, wrote
+from forethought.cli.common import Overwrite, Seed
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError
 
@@ -68,7 +68,7 @@ def divergence(
     if csv is not None:
         write_text(csv, as_csv([row for name, r in found for row in measured_rows(name, r)]))
         print(f"-> {csv}")
-    wrote(made.path, "docs/divergence.md says how to read these tables")
+    print("How to read these tables: docs/divergence.md.")
 
 
 def _short(name: str, r: Any) -> Row:
