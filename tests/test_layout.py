@@ -22,6 +22,7 @@ TRAINERS = ("base", "loop", "watch", "forward", "fused", "packing", "sft", "circ
 WEIGHTS = {
     "models/hf.py", "models/decode.py", "models/embed.py", "models/packed.py", "models/slots.py",
     "optim/latent.py", "optim/suffix.py", "optim/gcg.py", "optim/random_search.py", "optim/latent_reply.py",
+    "optim/states.py",
     *(f"train/{name}.py" for name in TRAINERS),
 }  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT / "policies")

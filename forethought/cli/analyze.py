@@ -9,6 +9,7 @@ import typer
 
 from forethought.cli import reasoning
 from forethought.cli.common import Overwrite, Seed, wrote
+from forethought.cli.divergence import divergence
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError
 
@@ -16,6 +17,7 @@ analyze_app = typer.Typer(
     no_args_is_help=True,
     help="Measures that go beyond a judge's yes and no. Example: `forethought analyze score runs/attack-scot`",
 )
+analyze_app.command("divergence")(divergence)
 Fpr = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Also print the attack success at this over-refusal (say, another model's)."),

@@ -13,7 +13,7 @@ from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
 from forethought.run import Run, read_info, read_run, run_hash
 
 # The commands whose runs a report shows.
-KINDS = ("judge", "score", "capability")
+KINDS = ("judge", "score", "capability", "divergence")
 
 
 @dataclass

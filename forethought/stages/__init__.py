@@ -3,6 +3,7 @@
 from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.calibrating import calibrate_judges
 from forethought.stages.capability import capability, compare_runs, harness
+from forethought.stages.diverging import diverge, read_looks, recompute
 from forethought.stages.importing import import_attempts
 from forethought.stages.intervening import causal
 from forethought.stages.judging import judge
@@ -20,6 +21,7 @@ __all__ = [
     "capability",
     "causal",
     "compare_runs",
+    "diverge",
     "harness",
     "import_attempts",
     "import_data",
@@ -27,6 +29,8 @@ __all__ = [
     "load",
     "merge",
     "read_examples",
+    "read_looks",
+    "recompute",
     "score",
     "synth",
     "train",
