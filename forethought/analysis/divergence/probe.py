@@ -11,7 +11,7 @@ from forethought.analysis.divergence.distance import LEAST, Side, relabelled, ti
 from forethought.analysis.divergence.subspace import Array, Rows
 from forethought.analysis.rates import Rate, rate
 from forethought.analysis.resampling import ratio_interval
-from forethought.analysis.roc import Auroc, Sides, auroc, measure
+from forethought.analysis.roc import Auroc, Sides, auroc, auroc_of
 from forethought.records import Record
 
 HARMFUL, BENIGN = "harmful", "benign"
@@ -68,8 +68,8 @@ def transfer(source: Mapping[str, Side], target: Mapping[str, Side], rng: np.ran
     direct = _scored(source[BENIGN], of(source[BENIGN]))
     called = {label: rate(int((m[:, 0] > 0).sum()), len(m), 0) for label, m in found.items() if len(m)}
     return Transfer(
-        auroc=measure(Sides(harmful, benign)) if harmful and benign else None,
-        against_direct=measure(Sides(harmful, direct)) if harmful else None,
+        auroc=auroc_of(Sides(harmful, benign)) if harmful and benign else None,
+        against_direct=auroc_of(Sides(harmful, direct)) if harmful else None,
         called_harmful=called,
         shuffled=_spread(found[HARMFUL][:, 1:], found[BENIGN][:, 1:]) if harmful and benign else None,
     )
