@@ -41,6 +41,8 @@ NUMBERS = {
     "effect": "how much likelier the same request is refused after a thought that decides to refuse than after one that does not",
     "about donor": "more words of the donor's request than of its own, of answers that have more of one",
 }
+# What is shown of all labels together; the other numbers are shown label by label.
+POOLED = ("same text", "follows", "follows another decision", "effect", "about donor", "about donor, own thought")
 LABELS: tuple[Label, ...] = ("harmful", "benign")
 ALL = "all"
 
@@ -169,6 +171,21 @@ def _other_intent(attempt: Attempt, thought: str, own: Decision | None, others: 
     if changed is None:
         return "intent, none is restated"
     return Plan(attempt, "intent", closed_thought(changed, False), own, own, donor)
+
+
+def numbers_of(found: Followed) -> dict[str, Rate | Difference]:
+    """The numbers of one intervention by name, as far as it has them: names of `NUMBERS`, with that of the judge's rate first."""
+    parts = {
+        found.measure: found.rate,
+        "changed": found.changed,
+        "same text": found.same,
+        "follows": found.follows,
+        "follows another decision": found.differing,
+        "effect": found.effect,
+        "about donor": found.about_donor,
+        "about donor, own thought": found.about_donor_own,
+    }
+    return {name: number for name, number in parts.items() if number is not None}
 
 
 class _Row(NamedTuple):

@@ -157,7 +157,7 @@ def causal(
     Example: `forethought analyze causal runs/attack-scot --take 12`
     """
     from forethought import stages
-    from forethought.analysis.causal import ABOUT, ALL, NUMBERS, Trial, effects
+    from forethought.analysis.causal import ABOUT, ALL, NUMBERS, POOLED, Trial, effects
     from forethought.records import Verdict
     from forethought.run import read_run
 
@@ -181,24 +181,12 @@ def causal(
     wrote(made.path, f"forethought analyze causal {made.path} --each-attack")
 
 
-# What is printed of all labels together; the other numbers are printed label by label.
-POOLED = ("same text", "follows", "follows another decision", "effect", "about donor", "about donor, own thought")
-
-
 def _causal_rows(f: Any) -> list[Row]:
     """A row for each number that an intervention has."""
-    parts = {
-        f.measure: f.rate,
-        "changed": f.changed,
-        "same text": f.same,
-        "follows": f.follows,
-        "follows another decision": f.differing,
-        "effect": f.effect,
-        "about donor": f.about_donor,
-        "about donor, own thought": f.about_donor_own,
-    }
+    from forethought.analysis.causal import numbers_of
+
     place = {"thought": f.kind, "judge": f.judge, "attack": f.attack, "label": f.label}
-    return [{**place, "number": name, **_columns(found)} for name, found in parts.items() if found is not None]
+    return [{**place, "number": name, **_columns(found)} for name, found in numbers_of(f).items()]
 
 
 def _columns(found: Any) -> Row:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from forethought.analysis.agreement import Agreed
 from forethought.analysis.capability import Ability
+from forethought.analysis.causal import Followed
 from forethought.analysis.cited import Refused
 from forethought.analysis.distribution import Distribution
 from forethought.analysis.equivalence import Paired
 from forethought.analysis.paired import Comparison
 from forethought.analysis.rates import Cell
+from forethought.analysis.reasoning import Longer, Reasoned
 from forethought.analysis.separation import Compared, Separation
 from forethought.analysis.summary import Cost, Length, Pool, Tries
 from forethought.records import Attempt, Record, Verdict
@@ -122,6 +124,9 @@ class ReportData(Record):
     auroc_changes: tuple[Compared, ...] = ()
     abilities: dict[str, tuple[Ability, ...]] = {}
     ability_changes: dict[str, tuple[Paired, ...]] = {}
+    reasoned: tuple[Reasoned, ...] = ()
+    longer: tuple[Longer, ...] = ()
+    followed: tuple[Followed, ...] = ()
     packages: dict[str, str] = {}
     hardware: dict[str, str] = {}
     git: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from forethought.judges import JUDGES, inside
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
-from forethought.report.more import Named, able, refused, scored
+from forethought.report.more import Named, able, refused, scored, thinking
 from forethought.report.page import render
 from forethought.report.redact import check_masked, masked
 from forethought.report.sources import ModelRuns, check_comparable, heard_of, read_model, source_of, trained_on
@@ -90,6 +90,7 @@ def gather(
     if reference not in names:
         raise ForethoughtError(f"no model '{reference}' to compare with.{nearest(reference, names)}")
     made = [model_card(m) for m in models]
+    used = next((found for _, _, found in made if found), None)
     cards = tuple(card for card, _, _ in made)
     heard: Heard = heard_of(models)
     trained = {c.name: c.distribution for c in cards if c.distribution}
@@ -100,7 +101,7 @@ def gather(
         about=about,
         command=shlex.join(info["argv"]),
         seed=info["seed"],
-        policy=next((found[0] for _, _, found in made if found), "none"),
+        policy=used[0] if used else "none",
         reference=reference,
         models=cards,
         attacks=tuple(_attack_card(a) for a in dict.fromkeys(a.attack for m in models for a in m.attempts)),
@@ -117,7 +118,8 @@ def gather(
         lengths=tuple(length(m.name, m.attempts) for m in models),
         **scored(models, reference),
         **able(models, reference),
-        **refused(models, heard, policy, next((found for _, _, found in made if found), None)),
+        **refused(models, heard, policy, used),
+        **thinking(models, reference, policy, used),
         packages=info["packages"],
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
@@ -151,7 +153,8 @@ def agreement(models: Sequence[ModelRuns]) -> dict[str, tuple[Agreed, ...]]:
 
 
 def sample(models: Sequence[ModelRuns], most: int = SHOWN) -> Iterator[Transcript]:
-    """All attempts, or where there are too many the first of every attack and label, the same prompts for every model."""
+    """All attempts; where there are too many, as many of every attack and label, the same for every model: the first sample of each
+    prompt, then the second of each, and so on."""
     kinds = {(a.attack, a.prompt.label) for m in models for a in m.attempts}
     total = sum(len(m.attempts) for m in models)
     shown = total if total <= most else max(2, most // max(1, len(kinds) * len(models)))
@@ -159,14 +162,23 @@ def sample(models: Sequence[ModelRuns], most: int = SHOWN) -> Iterator[Transcrip
         words: dict[str, list[Verdict]] = {}
         for verdict in model.verdicts:
             words.setdefault(verdict.attempt, []).append(verdict)
-        seen: Counter[tuple[str, str]] = Counter()
+        kept = _spread(model.attempts, shown)
         for attempt in model.attempts:
-            cell = (attempt.attack, attempt.prompt.label)
-            seen[cell] += 1
-            if seen[cell] <= shown:
+            if attempt.id in kept:
                 said = tuple(words.get(attempt.id, ()))
                 flags = disagreements(attempt, said)
                 yield Transcript(model=model.name, attempt=attempt, verdicts=said, flags=flags)
+
+
+def _spread(attempts: Iterable[Attempt], most: int) -> set[str]:
+    """Ids of `most` attempts of every attack and label, spread over its prompts."""
+    turns: Counter[tuple[str, str]] = Counter()
+    cells: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for a in attempts:
+        cells.setdefault((a.attack, a.prompt.label), []).append((turns[a.attack, a.prompt.id], a.id))
+        turns[a.attack, a.prompt.id] += 1
+    # A stable sort: within a turn the prompts stay in their order.
+    return {id for found in cells.values() for _, id in sorted(found, key=lambda item: item[0])[:most]}
 
 
 def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:

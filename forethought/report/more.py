@@ -1,4 +1,5 @@
-"""What a report may hold besides rates: ROC curves and AUROC from score runs, capability from capability runs, and what refusals say."""
+"""What a report may hold besides rates: ROC curves and AUROC from score runs, capability from capability runs, what refusals
+and thoughts say."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import TypedDict, get_args
 
 from forethought.analysis.capability import Ability, abilities
+from forethought.analysis.causal import Followed, effects
 from forethought.analysis.cited import Refused, neighbours, refusals
 from forethought.analysis.equivalence import Paired, equivalences
 from forethought.analysis.measures import knows
+from forethought.analysis.reasoning import Longer, Reasoned, longer, reasoned
 from forethought.analysis.roc import Sides, numbers, roc_points
 from forethought.analysis.separation import (
     DIRECT,
@@ -50,6 +53,14 @@ class Refusing(TypedDict):
     categories: dict[str, str]
     policy_note: str
     neighbours: tuple[Beside, ...]
+
+
+class Thinking(TypedDict):
+    """The part of a report on thoughts: what they state, what they cost, and what they do (from causal runs)."""
+
+    reasoned: tuple[Reasoned, ...]
+    longer: tuple[Longer, ...]
+    followed: tuple[Followed, ...]
 
 
 class Able(TypedDict):
@@ -112,6 +123,24 @@ def able(models: Sequence[ModelRuns], reference: str) -> Able:
             for name, graded in rows.items()
             if name != reference and known & {(r.task, r.mode) for r in graded}
         },
+    )
+
+
+def thinking(models: Sequence[ModelRuns], reference: str, given: str | None, used: Named | None) -> Thinking:
+    """Of the models that think; empty where none does. Rules are read by the policy of `refused`; where there is none, no rule is read."""
+    if not any(a.reasoning for m in models for a in m.attempts):
+        return Thinking(reasoned=(), longer=(), followed=())
+    policy, _ = _policy(given, used)
+    found = [
+        r
+        for m in models
+        if any(a.reasoning for a in m.attempts)
+        for r in reasoned(m.name, m.attempts, m.verdicts, policy or load_policy("default"))
+    ]
+    return Thinking(
+        reasoned=tuple(r for r in found if policy is not None or not r.measure.startswith("right rule")),
+        longer=longer({m.name: m.attempts for m in models}, reference),
+        followed=tuple(f for m in models if m.trials for f in effects(m.name, m.trials, m.tried)),
     )
 
 

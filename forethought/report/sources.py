@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forethought.analysis.causal import Trial
 from forethought.analysis.rates import Outcome, by_judge, outcomes_of
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
 from forethought.run import Run, read_info, read_run, run_hash
 
 # The commands whose runs a report shows.
-KINDS = ("judge", "score", "capability", "divergence")
+KINDS = ("judge", "score", "capability", "causal", "divergence")
+# Those of them that are made from the attempts of an attack run, and say nothing without its judge run.
+MADE_FROM = ("score", "causal", "divergence")
 
 
 @dataclass
@@ -27,6 +30,8 @@ class ModelRuns:
     verdicts: list[Verdict] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     graded: list[Graded] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    tried: list[Verdict] = field(default_factory=list)  # What was said of the trials' answers.
 
     @property
     def target(self) -> dict[str, str | None]:
@@ -63,7 +68,10 @@ def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
                 )
             said.add((verdict.judge, verdict.attempt))
             found.verdicts.append(verdict)
+    for run in (run for kind in MADE_FROM for run in found.runs[kind]):
+        _check_source(found, run)
     _add_scores(found)
+    _add_causal(found)
     _add_capability(found)
     return found
 
@@ -108,14 +116,25 @@ def _target(path: Path, info: dict[str, Any]) -> list[Any]:
     return [config["target"]["name"], config["target"]["system"]]
 
 
+def _check_source(found: ModelRuns, run: Run) -> None:
+    """ForethoughtError where a run is not of attempts that are on the page."""
+    source = source_of(run, "attempts", run.info["config"]["attempts"], "attack")
+    if run_hash(source) not in {run_hash(known) for known in found.attacks}:
+        raise ForethoughtError(
+            f"{run.path} is of {source.path}, of which '{found.name}' has no judge run. Judge it, or leave it out."
+        )
+
+
+def _add_causal(found: ModelRuns) -> None:
+    for run in found.runs["causal"]:
+        found.trials += run.read("trials.jsonl", Trial)
+        found.tried += run.read("verdicts.jsonl", Verdict)
+    if len({t.attempt.id for t in found.trials}) < len(found.trials):
+        raise ForethoughtError(f"two causal runs of '{found.name}' are of the same attempts. Leave one out.")
+
+
 def _add_scores(found: ModelRuns) -> None:
-    known = {run_hash(run) for run in found.attacks}
     for run in found.runs["score"]:
-        source = source_of(run, "attempts", run.info["config"]["attempts"], "attack")
-        if run_hash(source) not in known:
-            raise ForethoughtError(
-                f"{run.path} scores {source.path}, of which '{found.name}' has no judge run. Judge it, or leave it out."
-            )
         found.scores += run.read("scores.jsonl", Score)
     if len({s.attempt for s in found.scores}) < len(found.scores):
         raise ForethoughtError(f"two score runs of '{found.name}' are of the same attempts. Leave one out.")
