@@ -10,6 +10,7 @@ import typer
 from forethought.cli import reasoning
 from forethought.cli.common import Overwrite, Seed, wrote
 from forethought.cli.divergence import divergence
+from forethought.cli.everything import everything
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError
 
@@ -24,6 +25,7 @@ Fpr = Annotated[
 ]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the tables to this file.")]
 
+analyze_app.command("all")(everything)
 analyze_app.command("safe-of-n")(reasoning.safe_of_n)
 analyze_app.command("reasoning")(reasoning.reasoning)
 analyze_app.command("causal")(reasoning.causal)

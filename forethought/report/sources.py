@@ -76,15 +76,20 @@ def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
     return found
 
 
+def runs_in(path: Path) -> list[Path]:
+    """A run, or all runs in a directory that is none. ForethoughtError where there is none."""
+    found = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
+    if not found:
+        raise ForethoughtError(f"{path} holds no run (no run.json).")
+    return found
+
+
 def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
     """Runs by model: those of the same target and system prompt together, under the name given to one of them, else that of its first
     judge run. A directory that is no run stands for all runs of these kinds in it."""
     groups: dict[str, list[tuple[str, Path]]] = {}
     for name, path in runs:
-        inside = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
-        if not inside:
-            raise ForethoughtError(f"{path} holds no run (no run.json).")
-        for each in inside:
+        for each in runs_in(path):
             info = read_info(each)
             if info["command"] in KINDS or each == path:
                 groups.setdefault(digest(_target(each, info)), []).append((name, each))

@@ -1,5 +1,6 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
+from forethought.stages.applicable import not_for
 from forethought.stages.attacking import attack, attempt_flow
 from forethought.stages.calibrating import calibrate_judges
 from forethought.stages.capability import capability, compare_runs, harness
@@ -28,6 +29,7 @@ __all__ = [
     "judge",
     "load",
     "merge",
+    "not_for",
     "read_examples",
     "read_looks",
     "recompute",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forethought.report.divergence import read_divergence
+from forethought.report.divergence import DEPTH, read_divergence
 from forethought.report.divergence import section as drawn
 from forethought.report.section import Gathered, Section, Table, flat, resource
 
@@ -12,6 +12,9 @@ def section(found: Gathered) -> Section | None:
     looked = [read_divergence(m.name, run) for m in found.models for run in m.runs["divergence"]]
     if not looked:
         return None
+    # A model with few layers is not looked at at every depth.
+    common = set[float].intersection(*({look.depth for look in d.looks} for d in looked))
+    depth = min(sorted(common), key=lambda d: abs(d - DEPTH), default=DEPTH)
     places = {m.name: i for i, m in enumerate(found.data.models)}
     about = ("attack", "position", "depth")
     rows = [
@@ -21,4 +24,4 @@ def section(found: Gathered) -> Section | None:
         for distance in look.distances
     ]
     table = Table("divergence", "a model, attack, position, depth and two groups of requests", rows)
-    return Section("divergence", "Hidden states", drawn(looked, places), (table,), resource("divergence.css"))
+    return Section("divergence", "Hidden states", drawn(looked, places, depth), (table,), resource("divergence.css"))

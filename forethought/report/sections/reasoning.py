@@ -38,6 +38,7 @@ def section(found: Gathered) -> Section | None:
         "costs": costs(data),
         "effects": effect_lines(data),
         "done": done(data),
+        "tested": tested(data),
         "names": NAMES,
         "about": ABOUT,
     }
@@ -52,25 +53,28 @@ def section(found: Gathered) -> Section | None:
     )
 
 
-def stated(data: ReportData) -> list[View]:
-    """Measures of thoughts with a line for direct requests and one for all attacks, and one cell a model (None where it does not think)."""
-    rows: dict[tuple[str, str, str], View] = {}
-    by: dict[tuple[str, str, str, str, str], Reasoned] = {}
-    for r in data.reasoned:
-        row: View = {"measure": r.measure, "about": r.about, "label": r.label, "judge": r.judge, "lines": []}
-        if r.attack in SCOPES:
-            rows.setdefault((r.measure, r.label, r.judge), row)
-            by[r.measure, r.label, r.judge, r.attack, r.model] = r
-    for key, row in rows.items():
-        for scope, title in SCOPES.items():
-            cells = [by.get((*key, scope, m.name)) for m in data.models]
-            if any(cells):
-                row["lines"].append({"scope": title, "cells": [_stated(c) for c in cells]})
-    return list(rows.values())
+def stated(data: ReportData) -> View:
+    """Rows of measures with a cell for each column: a model that thinks, asked directly or under all attacks (None where it has
+    no such attempt)."""
+    by = {(r.measure, r.label, r.judge, r.attack, r.model): r for r in data.reasoned if r.attack in SCOPES}
+    there = {(r.model, r.attack) for r in by.values()}
+    columns = [(i, m.name, s) for i, m in enumerate(data.models) for s in SCOPES if (m.name, s) in there]
+    rows = {
+        (r.measure, r.label, r.judge): {"measure": r.measure, "about": r.about, "label": r.label, "judge": r.judge}
+        for r in by.values()
+    }
+    return {
+        "columns": [{"index": i, "scope": SCOPES[scope]} for i, _, scope in columns],
+        "rows": [
+            row | {"cells": [_stated(by.get((*key, scope, name))) for _, name, scope in columns]}
+            for key, row in rows.items()
+        ],
+        "silent": [i for i, m in enumerate(data.models) if m.name not in {model for model, _ in there}],
+    }
 
 
 def _stated(r: Reasoned | None) -> View | None:
-    return None if r is None else _rate(r.rate) | {"inapplicable": r.left_out}
+    return None if r is None else _rate(r.rate) | {"left_out": r.left_out}
 
 
 def _rate(rate: Rate) -> View:
@@ -121,8 +125,14 @@ def _each(data: ReportData, kind: str) -> Iterable[tuple[int, str, Followed]]:
                 yield index, f.judge, f
 
 
+def tested(data: ReportData) -> list[int]:
+    """The places of the models that a causal run is there of."""
+    return [i for i, m in enumerate(data.models) if any(f.model == m.name for f in data.followed)]
+
+
 def done(data: ReportData) -> list[View]:
-    """A block for each thought given: rows of (number, label, judge) over all attacks, with one cell a model (None where not tested)."""
+    """A block for each thought given: rows of (number, label, judge) over all attacks, with one cell a tested model (None where it has
+    none)."""
     found = []
     for kind in KINDS:
         rows: dict[tuple[str, str, str], View] = {}
@@ -134,7 +144,8 @@ def done(data: ReportData) -> list[View]:
                     )
                     row["cells"][f.model] = _cell(number)
         if rows:
-            lines = [r | {"cells": [r["cells"].get(m.name) for m in data.models]} for r in rows.values()]
+            names = [data.models[i].name for i in tested(data)]
+            lines = [r | {"cells": [r["cells"].get(name) for name in names]} for r in rows.values()]
             found.append({"kind": kind, "lines": lines})
     return found
 

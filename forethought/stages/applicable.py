@@ -1,0 +1,40 @@
+"""Which analyses an attack run allows, told before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from forethought.analysis.causal import plans
+from forethought.analysis.log_odds import thinks
+from forethought.analysis.rates import applies
+from forethought.errors import ForethoughtError
+from forethought.records import Attempt
+from forethought.run import Run
+
+Analysis = Literal["score", "causal", "divergence"]
+
+
+def not_for(analysis: Analysis, source: Run) -> str:
+    """Why an analysis cannot be made of a finished attack run; empty where it can."""
+    target = source.info["config"]["target"]["name"]
+    if target.startswith("openai:"):
+        return f"{target} is behind a server, and this needs a local model"
+    if analysis == "divergence" and target.startswith("scripted:"):
+        return f"{target} is a script, without hidden states"
+    attempts = source.read("attempts.jsonl", Attempt)
+    try:
+        thinking = thinks(attempts)
+    except ForethoughtError as error:
+        return str(error)
+    if analysis == "causal":
+        return _untestable(attempts) if thinking else f"{target} does not think before it answers"
+    direct = {a.prompt.label for a in attempts if a.attack == "direct" and applies(a)}
+    lacking = [label for label in ("harmful", "benign") if label not in direct]
+    if analysis == "divergence" and lacking:
+        return f"no {lacking[0]} prompt was asked directly, and attacks are measured against these"
+    return ""
+
+
+def _untestable(attempts: list[Attempt]) -> str:
+    planned, missing = plans(attempts, 1)
+    return "" if planned else f"no thought can be tested ({', '.join(f'{why}: {n}' for why, n in missing.items())})"
