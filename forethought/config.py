@@ -152,6 +152,28 @@ class ScoreConfig(Record):
     max_tokens: int | None = Field(default=None, ge=1)
 
 
+class CausalConfig(Record):
+    """Answers written anew after changed thoughts, of targets that think: `take` attempts an attack and label, by judges that ask no
+    model."""
+
+    take: int = Field(default=24, ge=1)
+    judges: tuple[str, ...] = ("refusal",)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class DivergenceConfig(Record):
+    """Hidden states of every attempt, of `take` requests a label (None: all)."""
+
+    take: int | None = Field(default=None, ge=1)
+
+
+class AnalyzeConfig(Record):
+    """Analyses of every target beyond scores; each is made where its section is given, `{}` for its defaults."""
+
+    causal: CausalConfig | None = None
+    divergence: DivergenceConfig | None = None
+
+
 class CapabilityConfig(Record):
     """Tasks that show what a model can still do: lines of `forethought capability --list`, with `take` questions of each."""
 
@@ -161,8 +183,8 @@ class CapabilityConfig(Record):
 
 
 class Experiment(Record):
-    """A whole pipeline: data, then synthesis, training, attacks on every target, judging (and scores and capability, where their sections
-    are given), one report that compares every target with the first.
+    """A whole pipeline: data, then synthesis, training, attacks on every target, judging (and scores, analyses and capability, where their
+    sections are given), one report that compares every target with the first.
 
     `evaluation` names data sets that must never be trained on, besides that of the attacks; where training data holds them in any
     form, `leaks` says whether to stop or to drop those rows. `launch` names an `accelerate` configuration (`multi_gpu`, `fsdp`,
@@ -184,6 +206,7 @@ class Experiment(Record):
     attack: AttackConfig = AttackConfig()
     judge: JudgeConfig = JudgeConfig()
     score: ScoreConfig | None = None
+    analyze: AnalyzeConfig = AnalyzeConfig()
     capability: CapabilityConfig | None = None
 
 

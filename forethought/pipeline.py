@@ -1,4 +1,4 @@
-"""A whole experiment file: data, synthesis, training, attacks on every target, judging, scores, capability, one report."""
+"""A whole experiment file: data, synthesis, training, attacks on every target, judging, scores, analyses, capability, one report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ from forethought.records import Example, Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
 from forethought.run import Run, read_run
-from forethought.stages import attack, capability, judge, read_examples, score, synth, train, unload
+from forethought.stages import (
+    attack,
+    capability,
+    causal,
+    diverge,
+    judge,
+    not_for,
+    read_examples,
+    score,
+    synth,
+    train,
+    unload,
+)
+from forethought.stages.applicable import Analysis
 from forethought.stages.attacking import others
 from forethought.stages.judging import aimed_at, graded_inside, models_behind
 from forethought.synth import SYNTHESIZERS
@@ -71,7 +84,8 @@ def measure_target(
     *,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Attack, judge and, where the experiment asks for it, score a target and put capability tasks to it. Returns the report's runs."""
+    """Attack, judge and, where the experiment asks for it, score and analyse a target and put capability tasks to it. Returns the
+    report's runs."""
     given, seed = experiment.targets[name], experiment.seed
     target = given.model_copy(update={"name": _spec(experiment, home, given)})
     say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
@@ -86,6 +100,7 @@ def measure_target(
         )
         say(f"  scores: {scored.info['counts']['failed']} unscored -> {scored.path}")
         runs.append(scored.path)
+    runs += _analyzed(experiment, home, name, tried, say, overwrite)
     if experiment.capability:
         asked = experiment.capability
         able = capability(
@@ -104,6 +119,27 @@ def measure_target(
     )
     say(f"  {tried.info['counts']['ok']} attempts, {spoken.info['counts']['failed']} unscored -> {spoken.path}")
     return [spoken.path, *runs]
+
+
+def _analyzed(
+    experiment: Experiment, home: Path, name: str, tried: Run, say: Callable[[str], None], overwrite: bool
+) -> list[Path]:
+    """The analyses of a target that the experiment asks for and its attempts allow."""
+    asked, seed, runs = experiment.analyze, experiment.seed, []
+    steps: dict[Analysis, Callable[[Path], Run]] = {}
+    if (tests := asked.causal) is not None:
+        steps["causal"] = lambda out: causal(out, tried.path, **tests.model_dump(), seed=seed, overwrite=overwrite)
+    if (states := asked.divergence) is not None:
+        steps["divergence"] = lambda out: diverge(out, tried.path, take=states.take, seed=seed, overwrite=overwrite)
+    for kind, make in steps.items():
+        skip = not_for(kind, tried)
+        if skip:
+            say(f"  {kind}: skipped, {skip}")
+            continue
+        made = make(home / kind / name)
+        say(f"  {kind}: {made.info['counts']['failed']} failed -> {made.path}")
+        runs.append(made.path)
+    return runs
 
 
 def _spec(experiment: Experiment, home: Path, target: ModelConfig) -> str:
@@ -257,6 +293,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         check_spec(model.name)
     for spec in experiment.capability.tasks if experiment.capability else ():
         load_task(spec)[1].read()
+    for spec in experiment.analyze.causal.judges if experiment.analyze.causal else ():
+        resolve("judge", JUDGES, spec)
     served = [name for name, t in experiment.targets.items() if t.name.startswith("openai:")]
     if experiment.score and served:
         raise ForethoughtError(

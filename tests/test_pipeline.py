@@ -35,12 +35,16 @@ targets:
 attack:
   attacks: [direct, prefix_injection, refusal_suppression, persona, past_tense, style_json, "test_pipeline:whisper"]
   sampling: {{max_tokens: 24}}
+analyze:
+  causal: {{take: 2, max_tokens: 8}}
+  divergence: {{take: 4}}
 """
 FILES = [
     *(f"synth/{m}/{f}.jsonl" for m in ("refusal", "scot") for f in ("examples", "rejected")),
     *(f"train/{m}/{f}" for m in ("refusal", "scot") for f in ("losses.jsonl", "model/adapter_model.safetensors")),
     *(f"attack/{t}/attempts.jsonl" for t in ("untuned", "refusal", "scot")),
     *(f"judge/{t}/verdicts.jsonl" for t in ("untuned", "refusal", "scot")),
+    *(f"divergence/{t}/divergence.jsonl" for t in ("untuned", "refusal", "scot")),
 ]
 
 
@@ -57,7 +61,9 @@ def whisper():  # type: ignore[no-untyped-def]
 def command(folder: Path, tiny: Path) -> tuple[list[str], dict[str, str]]:
     (folder / "small.yaml").write_text(EXPERIMENT.format(tiny=tiny), encoding="utf-8")
     here = str(Path(__file__).parent)
-    return [sys.executable, "-m", "forethought", "run", "small.yaml"], os.environ | {"PYTHONPATH": here}
+    # The package of this tree, wherever another is installed.
+    places = os.pathsep.join([here, str(Path(here).parent)])
+    return [sys.executable, "-m", "forethought", "run", "small.yaml"], os.environ | {"PYTHONPATH": places}
 
 
 def run_whole(folder: Path, tiny: Path) -> str:

@@ -81,10 +81,10 @@ def _texts(models: Sequence[ModelRuns]) -> Iterator[tuple[str, bool]]:
     """(text, whether it is a prompt) of everything that was sent or came back."""
     for model in models:
         yield model.target["system"] or "", True
-        for a in model.attempts:
+        for a in (*model.attempts, *(t.attempt for t in model.trials)):
             yield from ((text, True) for text in (a.prompt.text, a.prompt.goal or ""))
             yield from ((m.content, False) for m in a.messages)
-            yield from ((text, False) for text in (a.raw, a.reasoning or "", a.answer))
+            yield from ((text, False) for text in (a.prefix, a.raw, a.reasoning or "", a.answer))
         yield from ((v.raw, False) for v in model.verdicts)
 
 
