@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -407,6 +408,23 @@ def test_large_states_are_scaled_and_infinite_ones_are_missing() -> None:
     packed, value = on_disk._packed(state, np.array([[3e5, 1.0]]))
     assert value is not None and np.isfinite(value.astype(np.float16)).all() and packed.scale == 16
     assert on_disk._packed(state, np.array([[np.inf, 1.0]]))[0].error
+
+
+def test_a_model_that_never_comes_to_an_answer_is_measured_before_it_speaks(attacked: Path, tmp_path: Path) -> None:
+    home = tmp_path / "attack"
+    shutil.copytree(attacked, home)
+    source = read_run(home, "attack")
+    torn = [
+        a.model_copy(update={"raw": "<think>\nwell"}) if a.prompt.label == "harmful" and a.attack == "direct" else a
+        for a in source.read("attempts.jsonl", Attempt)
+    ]
+    write_records(home / "attempts.jsonl", torn)
+    source.finish(source.info["counts"], ["attempts.jsonl"])
+    run = made(tmp_path / "d", home, take=3)
+    assert {r.position for r in read(run.path)} == {"prompt"} and run.info["unseen"] == ["answer"]
+    assert stages.recompute(run.path) == read(run.path)
+    said = CliRunner().invoke(app, ["analyze", "divergence", str(home), "--take", "3", "-o", str(tmp_path / "d")])
+    assert "nothing is measured where the answer begins" in said.output
 
 
 def test_a_target_without_weights_is_one_clear_line(tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ def divergence(
         stages.unload()
         found += [(path.name, r) for r in stages.read_looks(made.path)]
         print(f"-> {made.path}")
+        for position in made.info["unseen"]:
+            print(
+                f"  nothing is measured where the {position} begins: no harmful, or no benign, direct request came that far"
+            )
     depths = sorted({r.depth for _, r in found})
     if depth not in depths:
         raise ForethoughtError(f"nothing was measured at depth {depth:g}. Measured: {', '.join(f'{d:g}' for d in depths)}.")  # fmt: skip

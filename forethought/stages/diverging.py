@@ -72,11 +72,13 @@ def diverge(
     layers = _layers(loaded)
     read_states(run, wanted, positions, reader(loaded, list(layers.values()), positions), f"read {target.name}")
     states = run.read(INDEX, State)
-    looked = _look(run, states, positions, layers, seed)
+    seen = _seen(states, positions)
+    looked = _look(run, states, seen, layers, seed)
     write_records(run.path / ROWS, looked)
     missing = sum(s.error is not None for s in states)
     counts = {"planned": len(states), "ok": len(states) - missing, "failed": missing}
-    run.finish(counts, [INDEX, ROWS, write_hashes(run)], layers={str(d): n for d, n in layers.items()})
+    layout = {"layers": {str(d): n for d, n in layers.items()}, "unseen": [p for p in positions if p not in seen]}
+    run.finish(counts, [INDEX, ROWS, write_hashes(run)], **layout)
     return run
 
 
@@ -91,7 +93,15 @@ def recompute(path: Path) -> list[Looked]:
     check_hashes(run)
     positions: tuple[Position, ...] = ("prompt", "answer") if run.info["config"]["thinks"] else ("prompt",)
     layers = {float(depth): n for depth, n in run.info["layers"].items()}
-    return list(_looks(path, run.read(INDEX, State), positions, layers, run.info["seed"], set()))
+    states = run.read(INDEX, State)
+    return list(_looks(path, states, _seen(states, positions), layers, run.info["seed"], set()))
+
+
+def _seen(states: Sequence[State], positions: Sequence[Position]) -> list[Position]:
+    """The first position, and those others where both classes asked directly have a state to measure from: a model may think and never
+    come to an answer."""
+    there = {(s.position, s.label) for s in states if s.attack == DIRECT and s.error is None}
+    return [p for p in positions if p == positions[0] or all((p, label) in there for label in SOURCE)]
 
 
 def _look(
