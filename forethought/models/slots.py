@@ -131,8 +131,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         assert plan is not None
         self._fit(key_states)
         used = len(plan.slots)
-        for kept, new in ((self.keys.transpose(2, 3), key_states), (self.values, value_states)):  # type: ignore[union-attr]
-            kept[plan.slots, :, plan.columns] = new[0, :, :used].transpose(0, 1).to(kept.dtype)  # type: ignore[index]
+        assert self.keys is not None and self.values is not None
+        for kept, new in ((self.keys.transpose(2, 3), key_states), (self.values, value_states)):
+            kept[plan.slots, :, plan.columns] = new[0, :, :used].transpose(0, 1).to(kept.dtype)
         return self.keys, self.values
 
     def _fit(self, like: torch.Tensor) -> None:
