@@ -11,12 +11,12 @@ from bench.load import encode, mixed
 from bench.static import in_batches, load_plain
 
 
-def ours(n: int) -> dict[str, Any]:
+def ours(n: int, dtype: str = "float32") -> dict[str, Any]:
     from forethought.flow import Ask, Flow, Job, run_flows
     from forethought.models import load_model
     from forethought.records import Reply
 
-    model, items = load_model("smollm2"), mixed(n)
+    model, items = load_model("smollm2", dtype=dtype), mixed(n)
 
     def flow(i: int) -> Flow[Reply]:
         reply = yield Ask("target", items[i].messages, sampling=items[i].sampling)
@@ -100,18 +100,19 @@ def ceiling(prompt_tokens: int, tokens: int) -> dict[str, Any]:
 
 
 def main(quick: bool) -> None:
-    n, sizes = (48, (32,)) if quick else (256, (16, 32, 64))
+    n, sizes = (48, (32,)) if quick else (256, (32, 64))
     result: dict[str, Any] = {"asks": n, "ours": alone(ours, n)}
+    result["ours, bfloat16"] = alone(ours, n, "bfloat16")
     result["static, as they come"] = {str(s): alone(static, n, s, False) for s in sizes}
     result["static, sorted"] = {str(s): alone(static, n, s, True) for s in sizes}
-    result["one by one"] = alone(one_by_one, n, 8)
+    result["one by one"] = alone(one_by_one, n, 16)
     result["ctranslate2"] = alone(ctranslate2, n)
     own = result["ours"]
     result["ceiling"] = alone(ceiling, own["prompt_tokens"], own["tokens"])
     for name in ("static, as they come", "static, sorted"):
         best = max(result[name].values(), key=lambda r: r["rate"])
         print(f"decode: ours {own['rate']} tokens/s, {name} {best['rate']} ({own['rate'] / best['rate']:.2f}x)")
-    for name in ("one by one", "ctranslate2", "ceiling"):
+    for name in ("ours, bfloat16", "one by one", "ctranslate2", "ceiling"):
         if "rate" in result[name]:
             print(f"decode: {name} {result[name]['rate']} tokens/s ({own['rate'] / result[name]['rate']:.2f}x)")
         else:

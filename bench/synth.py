@@ -115,7 +115,7 @@ def static_choices(record: str, size: int) -> dict[str, Any]:
 
 
 def main(quick: bool) -> None:
-    n, sizes = (6, (8, 16, 32)) if quick else (36, (16, 32, 64))
+    n, sizes = (6, (8, 16, 32)) if quick else (18, (16, 32))
     with tempfile.TemporaryDirectory() as folder:
         record = str(Path(folder) / "asks")
         result: dict[str, Any] = {"method": METHOD, "ours": alone(ours, n, record)}

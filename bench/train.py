@@ -132,7 +132,7 @@ def ceiling(lora: bool) -> dict[str, Any]:
 
 
 def main(quick: bool) -> None:
-    n, batch = (32, 16) if quick else (192, 16)
+    n, batch = (32, 16) if quick else (96, 16)
     result: dict[str, Any] = {"batch": batch}
     for name, lora in (("LoRA", True), ("full", False)):
         contenders: dict[str, Any] = {
@@ -151,7 +151,7 @@ def main(quick: bool) -> None:
             )
         result[name] = contenders
     result["rows"] = {str(k): alone(ours, n * k // 4, batch, True) for k in (1, 2, 4)}
-    result["batches"] = {str(b): alone(ours, n, b, True) for b in ((8,) if quick else (4, 8, 16, 32))}
+    result["batches"] = {str(b): alone(ours, n, b, True) for b in ((8,) if quick else (8, 32))}
     for key, runs in (("rows", result["rows"]), ("batch", result["batches"])):
         print(f"train, by {key}: " + ", ".join(f"{k}: {r['seconds']} s, {r['rate']} tokens/s" for k, r in runs.items()))
     save("train", result, quick)

@@ -62,11 +62,18 @@ def test_alone_in_a_crowd_and_backwards_are_the_same_to_the_bit(tiny: Path, thre
         torch.set_num_threads(before)
 
 
+def test_in_bfloat16_too_a_reply_is_the_same_alone_and_in_a_crowd(tiny: Path) -> None:
+    names = ["short 3", "long 290", "sample 1", "choice 3"]
+    crowd = answers(load_hf(str(tiny), dtype="bfloat16"), list(QUESTIONS))
+    for name in names:
+        assert answers(load_hf(str(tiny), dtype="bfloat16"), [name]) == {name: crowd[name]}, name
+
+
 def test_with_passes_of_one_size_replies_are_the_same(tiny: Path, model: HFModel) -> None:
     """What machines do whose kernels sum differently for different numbers of rows."""
     fixed = load_hf(str(tiny))
     for decoder in fixed._decoders:
-        decoder.grain = POSITIONS
+        decoder.least = POSITIONS
     names = ["short 3", "long 230", "sample 1", "choice 3"]
     assert answers(fixed, names) == answers(model, names)
 
@@ -74,7 +81,7 @@ def test_with_passes_of_one_size_replies_are_the_same(tiny: Path, model: HFModel
 def test_more_rows_than_columns_wait_their_turn(tiny: Path, model: HFModel) -> None:
     names = [n for n in QUESTIONS if not n.startswith("choice")]
     narrow = load_hf(str(tiny))
-    narrow._decoders[0] = Decoder(narrow.model, narrow.stops, 3, 600, True)
+    narrow._decoders[0] = Decoder(narrow.model, narrow.stops, 3, 600, 8)
     assert answers(narrow, names) == answers(model, names)
     assert narrow._decoders[0]._layers[0].keys is None or narrow._decoders[0]._layers[0].keys.shape[0] <= 3
 

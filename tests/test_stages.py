@@ -199,7 +199,10 @@ def test_hostile_text_goes_through_every_attack_and_judge(tmp_path: Path, answer
         if any(f in e.where for f in ("characters", "ciphers", "splitting", "code_wrap", "sampled"))
     }
     assert {a.prompt.id for a in attempts if a.error and a.attack not in codes} <= {"empty", "spaces", "none"}
-    offline = [name for name in JUDGES if not asks_model(name) and not name.startswith("learned_")]
+    # `thought` reads no answer, and there is no thought here.
+    offline = [
+        name for name in JUDGES if not asks_model(name) and not name.startswith("learned_") and name != "thought"
+    ]
     verdicts = stages.judge(tmp_path / "j", run.path, offline).read("verdicts.jsonl", Verdict)
     assert len(verdicts) == len(attempts) * len(offline)
     assert not [v for v in verdicts if v.label == "error" and v.error and not v.error.startswith("not_applicable")]

@@ -6,12 +6,14 @@ Xiao et al. 2008), so that no pair is missed and ten thousand against ten thousa
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Literal, NamedTuple
 
 from forethought.records import Prompt
 
@@ -19,6 +21,7 @@ NEAR = 0.6
 # Within training data only what says the same is too much; prompts that differ in one word may differ in all that matters.
 DUPLICATE = 0.8
 GRAM = 5
+MARKED = 1024
 # A shorter text stands inside others by chance.
 LEAST_WORDS, LEAST_CHARS = 4, 20
 
@@ -40,32 +43,60 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", plain))
 
 
+class Grams(NamedTuple):
+    """A text's grams, each by its rank in rarity; the `rarest` ones, of which a text similar enough shares at least one; and a mark with
+    a bit for each gram, `lost` of which share theirs with another."""
+
+    ranks: frozenset[int]
+    rarest: list[int]
+    mark: int
+    lost: int
+
+
 def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> list[tuple[int, int, float]]:
     """(i, j, similarity) of all normalised texts left[i], right[j] whose similarity is at least `near`; within one list, i < j."""
     alone = right is left
-    grams = [[_grams(t) for t in left]]
-    grams.append(grams[0] if alone else [_grams(t) for t in right])
-    often = Counter(g for texts in grams for t in texts for g in t)
-    index: dict[str, list[int]] = defaultdict(list)
-    rarest = [_rarest(found, often, near) for found in grams[1]]
-    for j, chosen in enumerate(rarest if not alone else ()):
-        for gram in chosen:
+    found = [_grams(t) for t in left]
+    others = found if alone else [_grams(t) for t in right]
+    often = Counter(chain.from_iterable(found if alone else found + others))
+    rank = {g: i for i, g in enumerate(sorted(often, key=lambda g: (often[g], g)))}
+    ours = [_ranked(t, rank, near) for t in found]
+    theirs = ours if alone else [_ranked(t, rank, near) for t in others]
+    index: dict[int, list[int]] = defaultdict(list)
+    for j, other in enumerate(theirs if not alone else ()):
+        for gram in other.rarest:
             index[gram].append(j)
     # Within one list the later text looks for earlier ones, so that no pair is looked at twice.
     pairs = []
-    for i, found in enumerate(grams[0]):
-        chosen = rarest[i] if alone else _rarest(found, often, near)
-        least, most = near * len(found), len(found) / near
-        for j in set().union(*(index.get(gram, ()) for gram in chosen)):
-            other = grams[1][j]
-            if least <= len(other) <= most:
-                shared = len(found & other)
-                similarity = shared / (len(found) + len(other) - shared)
-                if similarity >= near:
-                    pairs.append((j, i, similarity) if alone else (i, j, similarity))
-        for gram in chosen if alone else ():
+    for i, own in enumerate(ours):
+        for j in set().union(*(index.get(gram, ()) for gram in own.rarest)):
+            similarity = _similarity(own, theirs[j], near)
+            if similarity >= near:
+                pairs.append((j, i, similarity) if alone else (i, j, similarity))
+        for gram in own.rarest if alone else ():
             index[gram].append(i)
     return sorted(pairs)
+
+
+def _similarity(a: Grams, b: Grams, near: float) -> float:
+    """Jaccard similarity; 0 where sizes or marks show that it is below `near`, without a look at the grams."""
+    sizes = len(a.ranks), len(b.ranks)
+    most = min(*sizes, (a.mark & b.mark).bit_count() + min(a.lost, b.lost))
+    total = sum(sizes)
+    if most < near * (total - most):
+        return 0.0
+    shared = len(a.ranks & b.ranks)
+    return shared / (total - shared)
+
+
+def _ranked(grams: frozenset[str], rank: Mapping[str, int], near: float) -> Grams:
+    ranks = sorted(rank[g] for g in grams)
+    # Two sets that similar share an element of all but near * n of their n rarest.
+    mark = 0
+    for n in ranks:
+        mark |= 1 << n % MARKED
+    rarest = ranks[: len(ranks) - math.ceil(near * len(ranks)) + 1]
+    return Grams(frozenset(ranks), rarest, mark, len(ranks) - mark.bit_count())
 
 
 def near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[tuple[Prompt, Prompt, float]]:
@@ -149,13 +180,7 @@ def _strength(leak: Leak) -> tuple[bool, bool, float]:
 
 def _grams(text: str) -> frozenset[str]:
     padded = f" {text} "
-    return frozenset(padded[i : i + GRAM] for i in range(max(1, len(padded) - GRAM + 1)))
-
-
-def _rarest(grams: Iterable[str], often: Counter[str], near: float) -> list[str]:
-    """The prefix of which two sets that similar must share an element: all but near * n of the n grams, the rarest first."""
-    ordered = sorted(grams, key=lambda g: (often[g], g))
-    return ordered[: len(ordered) - int(-(-near * len(ordered) // 1)) + 1]
+    return frozenset([padded[i : i + GRAM] for i in range(max(1, len(padded) - GRAM + 1))])
 
 
 def leak_error(leaks: Sequence[Leak], shown: int = 10) -> str:

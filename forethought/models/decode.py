@@ -97,14 +97,12 @@ class Row:
 class Decoder:
     """Works off `queue` in at most `slots` slots of at most `columns` columns in all. `step` is one pass; it returns the rows that ended.
 
-    With `invariant`, a pass has as many positions as it needs; otherwise always POSITIONS, so that sums keep their order.
+    A pass has as many positions as it needs, but at least `least`, so that sums keep their order.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, stops: frozenset[int], slots: int, columns: int, invariant: bool
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, stops: frozenset[int], slots: int, columns: int, least: int) -> None:
         self.model, self.stops, self.slots, self.columns = model, stops, slots, columns
-        self.grain = GRAIN if invariant else POSITIONS
+        self.least = least
         self.queue: deque[Row] = deque()
         self.rows: dict[int, Row] = {}
         self._held: dict[int, Row] = {}
@@ -222,19 +220,21 @@ class Decoder:
         plan = Plan(index[0], index[1], len(decoding), top, end, beyond[:, None, None], spans)
         for layer in self._layers:
             layer.plan = plan
-        ids, positions = (torch.tensor([x + [0] * (-len(x) % self.grain)], device=device) for x in (tokens, places))
+        ids, positions, kept = (torch.tensor(self._padded(x), device=device) for x in (tokens, places, wanted))
         return self.model(  # type: ignore[no-any-return]
-            input_ids=ids,
-            position_ids=positions,
+            input_ids=ids[None],
+            position_ids=positions[None],
             # Four dimensions: transformers takes it for a finished mask and leaves it alone.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=torch.tensor(
-                wanted + [0] * (-len(wanted) % self.grain or self.grain * (not wanted)), device=device
-            ),
+            logits_to_keep=kept,
             plan=plan,
         ).logits[0, : len(wanted)]
+
+    def _padded(self, numbers: list[int]) -> list[int]:
+        size = max(self.least, -(-len(numbers) // GRAIN) * GRAIN)
+        return numbers + [0] * (size - len(numbers))
 
     def _keep_heads(self) -> None:
         for row in self.rows.values():

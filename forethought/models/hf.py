@@ -55,9 +55,9 @@ class HFModel:
         self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
-            invariant = pack_linears(model, POSITIONS)
+            least = pack_linears(model, POSITIONS)
             self._decoders = [
-                Decoder(model, self.stops, slots, columns, invariant)
+                Decoder(model, self.stops, slots, columns, least)
                 for slots, columns in ((SLOTS, COLUMNS), (LONG_SLOTS, LONG_SLOTS * self.context))
             ]
         self._singles: deque[Row] = deque()
@@ -207,7 +207,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-7")
+    identity = digest(weights, dtype, device, "slots-8")
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 

@@ -78,7 +78,7 @@ def slot_attention(
     groups = key.shape[1]
     scale = kwargs.get("scaling") or width**-0.5
     # [M, G, H/G, D]
-    asked = (query[0] * scale).transpose(0, 1).reshape(count, groups, heads // groups, width)
+    asked = (query[0].to(key.dtype) * scale).transpose(0, 1).reshape(count, groups, heads // groups, width)
     out = torch.zeros_like(asked)
     n = plan.decoding
     if n:
@@ -93,7 +93,7 @@ def slot_attention(
         hidden = span.hidden.repeat(heads // groups, 1)
         said = _attend(own, key[span.slot, None], value[span.slot, None], hidden, span.end)
         out[span.at : span.at + span.count] = said.view(rows.shape).permute(2, 0, 1, 3)
-    return out.view(1, count, heads, width), None
+    return out.view(1, count, heads, width).to(query.dtype), None
 
 
 def _attend(
@@ -113,7 +113,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """One layer's keys [S, G, D, L] and values [S, G, L, D]. `plan` says where the next pass is to be kept."""
+    """One layer's keys [S, G, D, L] and values [S, G, L, D], in float32 on CPU. `plan` says where the next pass is to be kept."""
 
     is_sliding = False
 
@@ -131,8 +131,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         assert plan is not None
         self._fit(key_states)
         used = len(plan.slots)
-        self.keys[plan.slots, :, :, plan.columns] = key_states[0, :, :used].transpose(0, 1)  # type: ignore[index]
-        self.values[plan.slots, :, plan.columns] = value_states[0, :, :used].transpose(0, 1)  # type: ignore[index]
+        assert self.keys is not None and self.values is not None
+        for kept, new in ((self.keys.transpose(2, 3), key_states), (self.values, value_states)):
+            kept[plan.slots, :, plan.columns] = new[0, :, :used].transpose(0, 1).to(kept.dtype)
         return self.keys, self.values
 
     def _fit(self, like: torch.Tensor) -> None:
@@ -140,8 +141,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if self.keys is not None and self.keys.shape[0] >= self.rows and self.keys.shape[3] >= self.columns:
             return
         groups, width = like.shape[-3], like.shape[-1]
-        keys = like.new_zeros(self.rows, groups, width, self.columns)
-        values = like.new_zeros(self.rows, groups, self.columns, width)
+        # CPU's batched products are several times slower in bfloat16 than in float32.
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
+        keys = like.new_zeros(self.rows, groups, width, self.columns, dtype=dtype)
+        values = like.new_zeros(self.rows, groups, self.columns, width, dtype=dtype)
         if self.keys is not None:
             rows, columns = min(self.rows, self.keys.shape[0]), self.keys.shape[3]
             keys[:rows, :, :, :columns] = self.keys[:rows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from forethought.errors import AskFailed
-from forethought.flow import Ask, Flow, Rng
+from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
 from forethought.policy import Category, Policy, as_clauses
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Prompt, Sampling
@@ -18,7 +18,6 @@ from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Reject
 from forethought.synth.outline import load_guidelines
 from forethought.synth.reasoned import Draft, Form, Guard, Plan, instructions, synthesize
-from forethought.synth.teacher import rank
 
 SCORES = re.compile(r"\s*compliance:\s*(\d{1,2})\s*\n\s*relevance:\s*(\d{1,2})\s*\n\s*accuracy:\s*(\d{1,2})\s*", re.I)
 CRITERIA = ("compliance", "relevance", "accuracy")
@@ -58,16 +57,16 @@ def policy(
 
 
 def score_draft(prompt: Prompt, draft: Draft, least: float) -> Flow[float]:
-    """Mean of three criteria, 0 to 1, as the helper gives them in words; from a local model the log-odds (nats a token) of saying that
-    each is met, which only order the drafts of one prompt. Raises Reject below `least` and where the helper's words cannot be read."""
+    """Mean of three criteria, 0 to 1, as the helper gives them in words; from a local model the log-odds of saying that each
+    is met, which only order the drafts of one prompt. Raises Reject below `least` and where the helper's words cannot be read."""
     template = read_prompt(PACKAGE, "policy_score")
     values = {"request": prompt.request, "answer": draft.answer}
     messages = fill_messages(template, thought=draft.thought, **values)
     try:
-        gains = []
-        for name in CRITERIA:
-            good, bad = yield from rank("helper", messages, (" 10", " 1"), f"{name}:")
-            gains.append(good - bad)
+        # All in one ask, so that the policy, the request and the draft are read once.
+        found = yield Choose("helper", messages, tuple(f"{name}: {n}" for name in CRITERIA for n in (10, 1)))
+        assert isinstance(found, Logprobs)
+        gains = [good - bad for good, bad in zip(found.logprobs[::2], found.logprobs[1::2], strict=True)]
         return sum(gains) / len(gains)
     except AskFailed as error:
         if error.kind != "unsupported":

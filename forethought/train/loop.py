@@ -51,6 +51,13 @@ def make_trainer(
     arguments = make_arguments(len(data), width or len(data[0]), config, run.path / "checkpoints", seed)
     with quiet():
         model = with_adapter(load_trained(base, config), base, config, seed, layers)
+    if (
+        config.dtype == "float32"
+        and not torch.cuda.is_available()
+        and torch.cpu._is_amx_tile_supported()
+        and is_first()
+    ):
+        run.log("this CPU has matrix units for bfloat16: dtype=bfloat16 trains about twice as fast")
     if not sharded():  # A fused layer reads its parts' weights, which are elsewhere then.
         fuse_adapters(model)
     trainer = kind(
