@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +194,14 @@ class HFModel:
         return row
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warning about a name that transformers is about to change, and that its Trainer and peft still use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        yield
+
+
 def load_hf(source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32") -> HFModel:
     """Load from a directory or the hub (`ID@REVISION`); an adapter is merged into the weights.
 
@@ -203,7 +214,8 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with quiet():
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,14 +87,6 @@ def encode_each(
     encode(base, examples, config, run)
     rows = ((e, encode_example(base.tokenizer, e.prompt.messages, e.reasoning, e.answer)) for e in examples)
     return [(example, row) for example, row in rows if len(row.ids) <= config.max_length]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warning about a name that transformers is about to change, and that its Trainer and peft still use."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        yield
 
 
 def load_trained(base: Base, config: TrainConfig) -> Any:

@@ -21,8 +21,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from forethought.chat import Encoded
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
+from forethought.models.hf import quiet
 from forethought.run import Run, explain_disk
-from forethought.train.base import REFERENCE, Base, load_trained, quiet, with_adapter
+from forethought.train.base import REFERENCE, Base, load_trained, with_adapter
 from forethought.train.forward import IGNORED, nats_a_token
 from forethought.train.fused import fuse_adapters
 from forethought.train.launch import is_first, processes, sharded, wait
