@@ -146,6 +146,13 @@ def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bo
     return None
 
 
+def locate(path: str | Path, run: Path) -> Path:
+    """A path that a run has written down: as it stands, or, from another directory, below the nearest parent of the run that has it."""
+    if Path(path).is_absolute() or Path(path).exists():
+        return Path(path)
+    return next((p / path for p in run.absolute().parents if (p / path).exists()), Path(path))
+
+
 def read_run(path: str | Path, command: str | None = None) -> Run:
     """A finished run whose outputs still hash as when it finished. Raises ForethoughtError otherwise."""
     path = Path(path)

@@ -20,7 +20,7 @@ from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
 from forethought.records import Reply
 from forethought.registry import Entry, parse_spec, resolve
-from forethought.run import Run, explain_disk, open_run, read_jsonl, read_run, run_hash, write_records
+from forethought.run import Run, explain_disk, locate, open_run, read_jsonl, read_run, run_hash, write_records
 from forethought.synth import SYNTHESIZERS
 
 CONFIG = {"method": "scot", "depth": 2}
@@ -407,3 +407,16 @@ def test_run_json_is_plain(tmp_path: Path) -> None:
     finished(tmp_path / "r")
     info = json.loads((tmp_path / "r" / "run.json").read_text())
     assert info["status"] == "finished" and info["config"] == CONFIG and len(info["outputs"]["out.jsonl"]) == 64
+
+
+def test_a_written_path_is_found_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "work" / "runs" / "attack"
+    judged = tmp_path / "work" / "runs" / "deep" / "judged"
+    for folder in (there, judged, tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert locate("runs/attack", judged) == there
+    assert locate("runs/none", judged) == Path("runs/none")
+    assert locate(there, Path("x")) == there
+    (tmp_path / "elsewhere" / "runs" / "attack").mkdir(parents=True)
+    assert locate("runs/attack", judged) == Path("runs/attack")

@@ -34,7 +34,7 @@ from forethought.report.page import render
 from forethought.report.redact import check_masked, masked
 from forethought.report.sources import ModelRuns, check_comparable, heard_of, read_model, source_of, trained_on
 from forethought.report.transcripts import disagreements
-from forethought.run import Run, explain_disk, write_text
+from forethought.run import Run, explain_disk, locate, write_text
 
 # Transcripts on the page: all where there are no more than this, else about as many, the same share of every attack and label.
 SHOWN = 20_000
@@ -185,7 +185,7 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     """The card of the attacked model, the seconds its making took, and the policy it was made under."""
     target, attack_run = model.target, model.attacks[0]
     base = str(target["name"])
-    if not (Path(base) / "run.json").exists():
+    if not (locate(base, attack_run.path) / "run.json").exists():
         return ModelCard(name=model.name, base=base, system=target["system"]), 0.0, None
     train_run = source_of(attack_run, base, base, "train")
     if train_run.info["config"]["method"] == "merge":

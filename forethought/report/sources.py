@@ -11,7 +11,7 @@ from forethought.analysis.causal import Trial
 from forethought.analysis.rates import Outcome, by_judge, outcomes_of
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
-from forethought.run import Run, read_info, read_run, run_hash
+from forethought.run import Run, locate, read_info, read_run, run_hash
 
 # The commands whose runs a report shows.
 KINDS = ("judge", "score", "capability", "causal", "divergence")
@@ -106,14 +106,14 @@ def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
 
 
 def _trained(path: Path) -> bool:
-    return (Path(str(_target(path, read_info(path))[0])) / "run.json").exists()
+    return (locate(str(_target(path, read_info(path))[0]), path) / "run.json").exists()
 
 
 def _target(path: Path, info: dict[str, Any]) -> list[Any]:
     """The model that a run is of, and its system prompt."""
     config = info["config"]
     if "target" not in config and "attempts" in config:
-        config = read_info(Path(config["attempts"]))["config"]
+        config = read_info(locate(config["attempts"], path))["config"]
     if not isinstance(config.get("target"), dict):
         raise ForethoughtError(
             f"{path} does not say which model it is of. Leave out --compare, and name it: NAME={path}."
@@ -200,7 +200,7 @@ def check_comparable(models: Sequence[ModelRuns]) -> None:
 
 def source_of(run: Run, key: str, path: str, command: str) -> Run:
     """The run that `run` was made from, still the same as then. Raises ForethoughtError where it has been made anew since."""
-    source = read_run(path, command)
+    source = read_run(locate(path, run.path), command)
     if run.info["inputs"][key] != run_hash(source):
         raise ForethoughtError(f"{path} was made anew after {run.path} had used it. Make {run.path} again.")
     return source
@@ -217,6 +217,6 @@ def trained_on(train_run: Run) -> list[Example]:
         shared = {e.prompt.base for e in other}
         examples = [e for e in examples if e.prompt.base in shared]
     for before in (config["model"], config.get("init")):
-        if before and (Path(before) / "run.json").exists():
+        if before and (locate(before, train_run.path) / "run.json").exists():
             examples += trained_on(source_of(train_run, before, before, "train"))
     return examples
