@@ -20,15 +20,17 @@ in a process of its own. Rates above 1x are in our favour. The code is `bench/`;
 def main() -> None:
     sections = {"server": server, "synth": synth, "decode": decode, "train": train}
     found = {n: json.loads(p.read_text(encoding="utf-8")) for n in sections if (p := RESULTS / f"{n}.json").exists()}
-    missing = [n for n in sections if n not in found or found[n]["quick"]]
-    if missing:
-        raise SystemExit(f"bench: no full results of {', '.join(missing)}. Run `make bench`.")
+    found = {name: result for name, result in found.items() if not result["quick"]}
+    if not found:
+        raise SystemExit("bench: no full results. Run `make bench`, or one section: `python -m bench decode`.")
+    missing = [name for name in sections if name not in found]
     parts = [INTRO.replace("{sections}", "|".join(sections))]
-    about = found["decode"]["machine"]
-    parts.append(
-        ", ".join(f"{k}: {v}" for k, v in about.items() if k != "load before") + f". {found['decode']['date']}.\n"
-    )
-    parts += [sections[name](result) for name, result in found.items()]
+    for name, result in found.items():
+        about = {k: v for k, v in result["machine"].items() if k != "load before"}
+        parts.append(sections[name](result))
+        parts.append(f"({result['date']}; " + ", ".join(f"{k}: {v}" for k, v in about.items()) + ")\n")
+    if missing:
+        parts.append(f"Not measured yet: {', '.join(missing)}.\n")
     PAGE.write_text("\n".join(parts), encoding="utf-8")
     print(f"wrote {PAGE}")
 
