@@ -87,7 +87,8 @@ def attack(
     config = AttackConfig(
         attacks=chosen, sampling=sampling, prompts=data, attacker=attacker, helper=helper, samples=samples
     )
-    by = f", with {attacker} as attacker" if attacker else ""
+    asked = attacker and any(may_ask(spec, "attacker") for spec in chosen)
+    by = f", with {attacker} as attacker" if asked else ""
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")
     tried = stages.attack(out, model_config(target, system, dtype), prompts, config, seed=seed, overwrite=overwrite)
     for key, number in tried.info["counts"].items():
