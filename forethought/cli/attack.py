@@ -75,6 +75,7 @@ def attack(
     if import_:
         imported(import_, target or "imported", attacks, value, goals, out, seed, overwrite)
         return
+    from forethought.attacks import may_ask
     from forethought.config import AttackConfig
     from forethought.records import Sampling
 
