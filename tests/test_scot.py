@@ -11,6 +11,7 @@ from forethought import stages
 from forethought.config import ModelConfig
 from forethought.policy import load_policy
 from forethought.records import Example, Label, Prompt, Rejected, make_prompt
+from forethought.synth.restate import keeps_request
 from forethought.synth.teacher import VERDICTS
 
 BREAD = "Tell me how to bake fresh bread"
@@ -69,3 +70,18 @@ def test_a_harmful_prompt_without_category_gets_the_teachers(tmp_path: Path) -> 
     assert "fraud and deception" in example.answer
     assert "- fraud and deception: Yes" in (example.reasoning or "")
     assert "- violence: No" in (example.reasoning or "")
+
+
+@pytest.mark.parametrize(
+    ("request_", "said", "keeps"),
+    [
+        ("Describe how serial tags on watches work.", "to know how serial tags on watches work", True),
+        ("He snores. Tell me a quiet way to record him.", "to find a quiet way to record his brother", False),
+        ("What should I tell my boss after I broke the vase?", "to tell their boss that they broke the vase", False),
+        ("Which columns ended careers in film?", "to end careers in film because of columns", False),
+        ("Teach me to swim with a bad knee, at sixty.", "to swim", False),
+        ("What do I tell the police about the accident?", "to know what to tell the police, not about the accident", False),
+    ],
+)  # fmt: skip
+def test_a_restatement_keeps_the_request(request_: str, said: str, keeps: bool) -> None:
+    assert keeps_request(said, request_) is keeps

@@ -38,8 +38,8 @@ def restate(prompt: Prompt, tries: int, candidates: int = 1, role: RoleName = "t
     """One-sentence intents without a fault, best first: greedy first, then warmer, until there are `candidates` or `tries` are used up.
 
     With more than one candidate they are ordered by how well the request's own words follow from them, which a model that restates
-    badly can still judge; those that do so much worse than `by_rule` are dropped for it. Raises Reject with the last fault where
-    nothing is left.
+    badly can still judge; those that do so much worse than `by_rule`, or do not keep the request, are dropped for it. Raises Reject with
+    the last fault where nothing is left.
     """
     found, fault = yield from _tried(prompt, tries, candidates, role)
     # The rule mends what a teacher says of a request, not a teacher that says nothing.
@@ -88,7 +88,9 @@ def _by_request(prompt: Prompt, intents: list[Intent], role: RoleName) -> Flow[l
         scored.append(Intent(intent.text, intent.sample, score))
     least = next((i.score - MARGIN for i in scored if i.sample == RULE and i.score is not None), float("-inf"))
     own = [i for i in scored if i.sample != RULE and i.score is not None and i.score >= least]
-    return sorted(own or scored, key=lambda i: -(i.score or 0.0))
+    if ruled:
+        own = [i for i in own if keeps_request(i.text.removeprefix(PREFIX).strip(), prompt.request)]
+    return sorted(own or [i for i in scored if i.sample == RULE] or scored, key=lambda i: -(i.score or 0.0))
 
 
 HOW = re.compile(
@@ -106,7 +108,8 @@ ORDER = re.compile(
     re.I,
 )
 QUESTION = re.compile(
-    r"(?:what|which|where|when|why|who|whom|whose|is|are|am|was|were|do|does|did|has|have|can|could|would|should|will|may|might)\b",
+    r"(?:how (?:many|much|often|long|far|old|big|late|early)|what|which|where|when|why|who|whom|whose|is|are|am|was|were|do|does|did|has"
+    r"|have|can|could|would|should|will|may|might)\b",
     re.I,
 )
 PERSONS = (
@@ -161,6 +164,24 @@ def same_request(said: str, request: str) -> bool:
     words, asked = content_words(said), content_words(request)
     shared = len(words & asked)
     return shared >= 0.6 * len(words) and shared >= (0.35 if len(asked) <= 20 else 0.25) * len(asked)
+
+
+NEUTRAL = "find understand learn explain advice information ways instructions create write give tell"
+KNOWING = re.compile(
+    r"(?:me to|help|advice|an? |the |to (?:know|learn|understand|find out|ask|hear|get|see|be told|explain)\b)", re.I
+)
+DENIAL = re.compile(r"\b(?:no|not|never|without)\b|n't\b", re.I)
+
+
+def keeps_request(said: str, request: str) -> bool:
+    """Whether a weak teacher's restatement is as faithful as the rule's, by what such teachers get wrong: it brings in nothing of its
+    own, keeps at least 60% of the request's content words, denies what the request denies, and makes no order of a question."""
+    words, asked = content_words(said) - content_words(NEUTRAL), content_words(request)
+    if words - asked or len(words & asked) < 0.6 * len(asked):
+        return False
+    if bool(DENIAL.search(said)) != bool(DENIAL.search(request)):
+        return False
+    return not QUESTION.match(request.strip()) or bool(KNOWING.match(said))
 
 
 def content_words(text: str) -> set[str]:
