@@ -31,7 +31,7 @@ NAMES = {
 def section(found: Gathered) -> Section | None:
     """None where no model thinks."""
     data = found.data
-    if not data.reasoned:
+    if not thinking(data):
         return None
     view = {
         "stated": stated(data),
@@ -53,10 +53,18 @@ def section(found: Gathered) -> Section | None:
     )
 
 
+def thinking(data: ReportData) -> set[str]:
+    """Models that were taught to think, or do. One that answers after a thought which an attack put there is neither."""
+    taught = {m.name for m in data.models if m.format_ok is not None}
+    return taught | {r.model for r in data.reasoned if r.measure == "well-formed" and r.rate.hits}
+
+
 def stated(data: ReportData) -> View:
     """Rows of measures with a cell for each column: a model that thinks, asked directly or under all attacks (None where it has
     no such attempt)."""
-    by = {(r.measure, r.label, r.judge, r.attack, r.model): r for r in data.reasoned if r.attack in SCOPES}
+    who = thinking(data)
+    shown = (r for r in data.reasoned if r.attack in SCOPES and r.model in who)
+    by = {(r.measure, r.label, r.judge, r.attack, r.model): r for r in shown}
     there = {(r.model, r.attack) for r in by.values()}
     columns = [(i, m.name, s) for i, m in enumerate(data.models) for s in SCOPES if (m.name, s) in there]
     rows = {
