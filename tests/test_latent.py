@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from forethought.errors import ForethoughtError
+from forethought.models.caching import with_cache
 from forethought.optim.latent import at_depths, decoder_blocks, perturbed, pgd, residual_norms
 
 SMALL = {
@@ -107,11 +108,12 @@ def test_the_prompt_is_read_perturbed_and_decoded_from_its_cache_outside() -> No
     model, (inputs, mask) = small("llama"), batch()
     deltas = pgd(model, inputs, target_loss, (1,), mask, 1.0, 1, 0.5)
     with torch.no_grad(), perturbed(model, (1,), deltas):
-        cache = model(**inputs, past_key_values=DynamicCache(), use_cache=True).past_key_values
+        cache = DynamicCache()
+        model(**inputs, **with_cache(model, cache))
         with pytest.raises(ForethoughtError, match="does not fit hidden states"):
-            model(input_ids=torch.tensor([[5], [5]]), past_key_values=cache)
+            model(input_ids=torch.tensor([[5], [5]]), **with_cache(model, cache))
     with torch.no_grad():
-        model(input_ids=torch.tensor([[5], [5]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[5], [5]]), **with_cache(model, cache))
 
 
 @pytest.mark.parametrize(

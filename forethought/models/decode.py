@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from forethought.models.caching import with_cache
 from forethought.models.packed import GRAIN
 from forethought.models.slots import STEP, Plan, SlotLayer, Span
 from forethought.records import Reply, Sampling
@@ -226,8 +227,7 @@ class Decoder:
             position_ids=positions[None],
             # Four dimensions: transformers takes it for a finished mask and leaves it alone.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-            past_key_values=self._cache,
-            use_cache=True,
+            **with_cache(self.model, self._cache),
             logits_to_keep=kept,
             plan=plan,
         ).logits[0, : len(wanted)]

@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicCache
 
 from forethought.chat import encode_prompt, opens_thought, render_completion, render_prompt
 from forethought.errors import AskFailed
+from forethought.models.caching import with_cache
 from forethought.optim.latent import at_depths, perturbed, pgd, residual_norms
 from forethought.optim.suffix import MARK
 from forethought.records import Found, Messages, Reply
@@ -105,7 +106,8 @@ def _greedy(
     """Greedy ids after a prompt that is read perturbed, without the stop, and whether one ended it."""
     with perturbed(model, layers, deltas):
         prompt = torch.tensor([ids], device=model.device)
-        out = model(input_ids=prompt, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1)
+        cache = DynamicCache()
+        out = model(input_ids=prompt, logits_to_keep=1, **with_cache(model, cache))
     said: list[int] = []
     while len(said) < max_tokens:
         token = int(out.logits[0, -1].argmax())
@@ -113,5 +115,5 @@ def _greedy(
             return said, True
         said.append(token)
         now = torch.tensor([[token]], device=model.device)
-        out = model(input_ids=now, past_key_values=out.past_key_values, use_cache=True)
+        out = model(input_ids=now, **with_cache(model, cache))
     return said, False

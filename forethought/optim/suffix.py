@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from forethought.chat import encode_prompt, render_completion, render_prompt
 from forethought.errors import AskFailed, ForethoughtError
+from forethought.models.caching import with_cache
 from forethought.records import Found, Messages
 
 MARK = "Zq7suffix7qZ"
@@ -90,7 +91,8 @@ def read_prefix(model: Any, place: Place, cached: bool = True) -> Prefix:
     if not cached or not place.before or not kinds <= CACHED:
         return Prefix(ids=place.before)
     ids = torch.tensor([place.before], device=model.device)
-    cache = model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).past_key_values
+    cache: Any = DynamicCache()
+    model(input_ids=ids, logits_to_keep=1, **with_cache(model, cache))
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
@@ -142,7 +144,7 @@ def _target_loss(
     cache = DynamicCache()
     for i, (keys, values) in enumerate(prefix.layers):
         cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
-    kept = {"past_key_values": cache, "use_cache": True} if prefix.layers else {"use_cache": False}
+    kept = with_cache(model, cache) if prefix.layers else {"use_cache": False}
     logits = model(**given, **kept, logits_to_keep=len(place.target)).logits.float()
     target = repeated(place.target)
     each = cross_entropy(logits.transpose(1, 2), target, reduction="none")
