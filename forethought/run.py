@@ -28,6 +28,10 @@ R = TypeVar("R", bound=Record)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "pydantic")
 
 
+# Without O_BINARY, Windows would write other line ends.
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
 class Run:
     """A run directory being written. Use `open_run`; write records with `append`; end with `finish`."""
 
@@ -59,7 +63,7 @@ class Run:
     def _file(self, name: str) -> int:
         """The file, kept open: opening it for each record takes longer than the record does."""
         if name not in self._open:
-            self._open[name] = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._open[name] = os.open(self.path / name, FLAGS, 0o666)
         return self._open[name]
 
     def close(self) -> None:

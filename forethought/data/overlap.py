@@ -91,10 +91,10 @@ def _similarity(a: Grams, b: Grams, near: float) -> float:
 
 def _ranked(grams: frozenset[str], rank: Mapping[str, int], near: float) -> Grams:
     ranks = sorted(rank[g] for g in grams)
-    # Two sets that similar share an element of all but near * n of their n rarest.
     mark = 0
     for n in ranks:
         mark |= 1 << n % MARKED
+    # Two sets that similar share an element of all but near * n of their n rarest.
     rarest = ranks[: len(ranks) - math.ceil(near * len(ranks)) + 1]
     return Grams(frozenset(ranks), rarest, mark, len(ranks) - mark.bit_count())
 

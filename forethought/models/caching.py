@@ -9,9 +9,8 @@ from typing import Any
 
 def with_cache(model: Any, cache: Any) -> dict[str, Any]:
     """Arguments of `model` that make it read and fill `cache`."""
-    inner = (
-        model.get_base_model() if hasattr(model, "get_base_model") else model
-    )  # An adapter's forward takes anything.
+    # The forward of an adapter takes anything, so its signature says nothing.
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     kind: Any = type(inner)
     return {_name(kind): cache, "use_cache": True}
 

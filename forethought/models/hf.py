@@ -134,9 +134,8 @@ class HFModel:
             return ticket, failure
         except ForethoughtError:
             raise
-        except (
-            Exception
-        ) as error:  # Out of memory, or an architecture that a search cannot handle: this row's failure, not the run's.
+        except Exception as error:
+            # Out of memory, or an architecture that a search cannot handle: this row's failure, not the run's.
             return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
     def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
