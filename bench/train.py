@@ -71,10 +71,13 @@ def encoded(n: int) -> list[Any]:
 
 
 def _plain() -> tuple[Any, Any]:
-    from forethought.models.embedded import embedded_path
-    from forethought.models.hf import load_weights
+    """As one loads it without us: `load_weights` also sets how memory is kept."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return load_weights(str(embedded_path()), "float32")
+    from forethought.models.embedded import embedded_path
+
+    path = str(embedded_path())
+    return AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path, dtype="float32")
 
 
 def _rated(n: int, seconds: float, loss: float, steps: int) -> dict[str, Any]:

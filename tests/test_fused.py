@@ -9,10 +9,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CohereConfig
+from transformers.models.cohere import modeling_cohere
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.llama import modeling_llama
 
 from forethought.chat import Encoded
-from forethought.train.fused import fuse_adapters, token_losses
+from forethought.train.fused import fuse_adapters, fuse_norms, fused_rotary, token_losses
 from forethought.train.loop import collate
 from forethought.train.packing import allow_packing, pack
 
@@ -40,8 +43,12 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 def test_fused_layers_give_the_outputs_and_gradients_of_peft(tiny: Path, dtype: str, near: float) -> None:
     plain, fused = adapted(tiny, dtype), adapted(tiny, dtype)
     assert fuse_adapters(fused) > 0
-    assert torch.allclose(plain(IDS).logits.float(), fused(IDS).logits.float(), atol=near)
-    wanted, found = gradients(plain), gradients(fused)
+    assert fuse_norms(fused) == 2 * fused.config.num_hidden_layers + 1
+    said, wanted = plain(IDS).logits.float(), gradients(plain)
+    with fused_rotary(fused) as turned:
+        assert turned
+        assert torch.allclose(said, fused(IDS).logits.float(), atol=near)
+        found = gradients(fused)
     assert wanted.keys() == found.keys()
     for name, gradient in wanted.items():
         assert torch.linalg.vector_norm(found[name] - gradient) <= near * torch.linalg.vector_norm(gradient), name
@@ -63,6 +70,36 @@ def test_fused_layers_stand_aside(tiny: Path) -> None:
     torch.manual_seed(1)
     one, two = noisy(IDS).logits, noisy(IDS).logits
     assert not torch.equal(one, two)
+
+
+def test_norms_have_the_gradients_of_their_weights(tiny: Path) -> None:
+    """As when all weights are trained."""
+    plain, fused = (AutoModelForCausalLM.from_pretrained(tiny) for _ in range(2))
+    assert fuse_norms(fused) > 0
+    wanted, found = gradients(plain), gradients(fused)
+    for name in (n for n in wanted if "norm" in n):
+        assert torch.allclose(found[name], wanted[name], atol=1e-5), name
+
+
+def test_other_families_keep_their_norms_and_rotary_positions() -> None:
+    """Gemma scales by 1 + weight; Cohere turns neighbours, not halves."""
+    norm = GemmaRMSNorm(8)
+    norm.variance_epsilon = norm.eps
+    assert fuse_norms(torch.nn.ModuleList([norm])) == 0
+    layout = CohereConfig(
+        hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=16
+    )
+    before = modeling_cohere.apply_rotary_pos_emb
+    with fused_rotary(AutoModelForCausalLM.from_config(layout)) as turned:
+        assert not turned
+        assert modeling_cohere.apply_rotary_pos_emb is before
+
+
+def test_rotary_positions_are_put_back(tiny: Path) -> None:
+    before = modeling_llama.apply_rotary_pos_emb
+    with pytest.raises(AssertionError, match="stopped"), fused_rotary(AutoModelForCausalLM.from_pretrained(tiny)):
+        raise AssertionError("stopped" if modeling_llama.apply_rotary_pos_emb is not before else "not turned")
+    assert modeling_llama.apply_rotary_pos_emb is before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

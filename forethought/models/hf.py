@@ -28,6 +28,7 @@ from forethought.chat import (
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question, Search
 from forethought.models.decode import POSITIONS, Decoder, Row
+from forethought.models.heap import keep_pages
 from forethought.models.hub import OUT_OF_REACH, is_out_of_reach
 from forethought.models.packed import pack_linears
 from forethought.models.slots import ATTENTION, plain_attention
@@ -224,6 +225,8 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
 
 def load_weights(source: str, dtype: str) -> tuple[Any, Any]:
     """(tokenizer, model) from a directory, or from the hub as `ID` or `ID@REVISION`. ForethoughtError where it is not there."""
+    if not torch.cuda.is_available():
+        keep_pages()
     tokenizer = load_tokenizer(source)
     return tokenizer, from_source(AutoModelForCausalLM, source, dtype=getattr(torch, dtype))
 

@@ -25,7 +25,7 @@ from forethought.models.hf import quiet
 from forethought.run import Run, explain_disk
 from forethought.train.base import REFERENCE, Base, load_trained, with_adapter
 from forethought.train.forward import IGNORED, nats_a_token
-from forethought.train.fused import fuse_adapters
+from forethought.train.fused import fuse_adapters, fuse_norms, fused_rotary
 from forethought.train.launch import is_first, processes, sharded, wait
 from forethought.train.rows import count_steps, per_forward
 from forethought.train.watch import Watch, explain_memory, last_whole_checkpoint
@@ -61,6 +61,7 @@ def make_trainer(
         run.log("this CPU has matrix units for bfloat16: dtype=bfloat16 trains about twice as fast")
     if not sharded():  # A fused layer reads its parts' weights, which are elsewhere then.
         fuse_adapters(model)
+        fuse_norms(model)
     trainer = kind(
         model=model,
         args=arguments,
@@ -208,7 +209,7 @@ def fit(trainer: Any, base: Base, run: Run, *, used: int, spare: int = 0, **extr
     """
     folder, started = run.path / "checkpoints", time.monotonic()
     checkpoint = last_whole_checkpoint(folder)
-    with explain_disk(), explain_memory(folder), quiet():
+    with explain_disk(), explain_memory(folder), quiet(), fused_rotary(trainer.bare(trainer.model)):
         trainer.train(resume_from_checkpoint=checkpoint)
         held = trainer.eval_dataset
         validation = trainer.evaluate()["eval_loss"] if held else None
