@@ -182,8 +182,10 @@ def read_metadata(text: str, prompt: Prompt, policy: Policy, decision: Decision,
 def short_thought(
     policy: Policy, found: Metadata, category: Category | None, decision: Decision, rng: random.Random
 ) -> tuple[str, str]:
-    """(thought, its decisive part): request, rule and decision on three lines."""
-    decisive = f"{category.name if category else 'none'}.\nDecision: {decision}"
+    """(thought, its decisive part): request, rule and decision on three lines. Whether any rule is broken is said before which one: were
+    `none` set against the names of fourteen rules, it would often be the likeliest word where harm is likelier than not."""
+    rule = f"{'broken' if decision == 'refuse' else 'touched'}, {category.name}" if category else "none"
+    decisive = f"{rule}.\nDecision: {decision}"
     return f"Request: {found.intent}.\nRule: {decisive}.", decisive
 
 
