@@ -38,10 +38,10 @@ from forethought.run import hash_file
 # Weights load in a second; a bar for each load drowns our own progress.
 hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones, by their own length, in two.
+# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones in as many as two of full length need.
 SLOTS = 64
 COLUMNS = 24 * 1024
-LONG_SLOTS = 2
+LONGEST = 2
 SHARED = 16
 SHORT = 1024
 Result = tuple[int, Reply | Logprobs | Found | AskFailed]
@@ -61,8 +61,7 @@ class HFModel:
             model.set_attn_implementation(ATTENTION)
             least = pack_linears(model, POSITIONS)
             self._decoders = [
-                Decoder(model, self.stops, slots, columns, least)
-                for slots, columns in ((SLOTS, COLUMNS), (LONG_SLOTS, LONG_SLOTS * self.context))
+                Decoder(model, self.stops, SLOTS, columns, least) for columns in (COLUMNS, LONGEST * self.context)
             ]
         self._singles: deque[Row] = deque()
         self._searches: deque[tuple[int, Search, int]] = deque()
