@@ -77,7 +77,7 @@ class TrainConfig(Record):
     `rows_per_forward` how many of them one process reads at once. `pairing` puts a row that is to be refused beside every other
     one, the shorter side repeated. `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held out for
     the validation loss; `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss (on small
-    data the decision is a few tokens among many and gets lost).
+    data the decision is a few tokens among many and gets lost). `seed` is the run's own where trainings of one experiment differ in it.
     """
 
     data: str | None = None
@@ -101,6 +101,7 @@ class TrainConfig(Record):
     save_steps: int = Field(default=20, ge=1)
     gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -275,6 +275,9 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     method = "dpo(max_tokens=1, opening='Sure, here is a long walk for you in the sun')"
     changed = config(**settings | {"method": method, "init": str(first.path)})
     second = stages.train(tmp_path / "second", model, changed)
+    assert first.info["seed"] == 0
+    other = stages.train(tmp_path / "other", model, config(**settings | {"seed": 3}))
+    assert other.info["seed"] == 3
     assert losses(second.path)[0] == pytest.approx(math.log(2), abs=1e-4)
     assert not (second.path / "model" / "reference").exists()
     a, b = (load_file(r.path / "model" / "adapter_model.safetensors") for r in (first, second))

@@ -27,6 +27,7 @@ def train(
     `config.data`, `config.match` and `config.init` are paths of runs here. `policy` is for methods that need one. Under `accelerate launch`
     every process calls this, and the first alone writes.
     """
+    seed = seed if config.seed is None else config.seed
     needs = METHODS[name].needs if (name := parse_spec(config.method)[0]) in METHODS else ""
     given = {"policy": load_policy(policy)} if needs == "policy" else {}
     learn = resolve("training method", METHODS, config.method, **given)
