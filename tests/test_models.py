@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Done, Flow, Job, Logprobs, run_flows
 from forethought.models import hub, load_model, locate_weights
+from forethought.models.heap import keep_pages
 from forethought.models.hf import HFModel, load_hf
 from forethought.records import Message, Messages, Reply, Sampling, user
 from forethought.train.plan import shape_of
@@ -275,3 +277,7 @@ def test_failures_are_returned_not_raised(model: HFModel) -> None:
     ((ticket, outcome),) = model.step()
     assert ticket == 7
     assert isinstance(outcome, AskFailed)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    assert keep_pages() == (platform.system() == "Linux" and platform.libc_ver()[0] == "glibc")
