@@ -13,12 +13,14 @@ from forethought.policy import load_policy
 from forethought.records import Example, Label, Prompt, Rejected, make_prompt
 from forethought.synth.restate import keeps_request
 from forethought.synth.teacher import VERDICTS
+from forethought.thoughts import decision_of
 
 BREAD = "Tell me how to bake fresh bread"
 
 
 def synth(home: Path, teacher_says: str, label: Label, options: str) -> tuple[list[Example], list[Rejected]]:
     """One prompt through scot; the teacher names `teacher_says` where it chooses, and restates by repeating the request."""
+    home.mkdir(exist_ok=True)
     script = home / "teacher.yaml"
     rules = [
         {"when": "Request: N/A", "say": "nothing"},
@@ -61,6 +63,20 @@ def test_without_verify_the_label_decides(tmp_path: Path) -> None:
     examples, _ = synth(tmp_path, "violence", "benign", "template=short")
     assert examples[0].decision == "answer"
     assert "teacher agrees with the label" not in examples[0].checks
+
+
+def test_short_thoughts_say_whether_a_rule_is_broken_before_which(tmp_path: Path) -> None:
+    """The first word behind `Rule:` is one of three; `reversed` decides before it restates the request. Both weigh what decides."""
+    lines = ["Rule: broken, fraud and deception.", "Decision: refuse."]
+    for template in ("short", "reversed"):
+        examples, _ = synth(tmp_path / template, "Scams, phishing", "harmful", f"template={template}")
+        thought = (examples[0].reasoning or "").split("\n")
+        request = next(line for line in thought if line.startswith("Request: "))
+        assert thought == ([request, *lines] if template == "short" else [*lines, request])
+        assert "broken, fraud and deception.\nDecision: refuse" in examples[0].decisive[0]
+        assert decision_of("\n".join(thought)) == "refuse"
+    harmless, _ = synth(tmp_path / "b", "violence", "benign", "template=short")
+    assert "Rule: none.\nDecision: answer." in (harmless[0].reasoning or "")
 
 
 def test_a_harmful_prompt_without_category_gets_the_teachers(tmp_path: Path) -> None:

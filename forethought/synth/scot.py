@@ -3,7 +3,8 @@
 After SCoT (arXiv 2501.19180, section 3): a teacher gives the intent and, where the data set names none, the violated category; code
 assembles the thought; benign answers are the target's own. `template=rules` writes one line a rule in the policy's order, as the
 paper does (its two rule sets ship as the policies `scot_v1` and `scot_v2`); `template=short` (ours) only names the rule that decides,
-for models too small to learn from long lists. A strong teacher gives the metadata as JSON, a weak one step by step. Our fill-in: the
+for models too small to learn from long lists, and `template=reversed` (ours) is its ablation: the decision comes before the request is
+restated. A strong teacher gives the metadata as JSON, a weak one step by step. Our fill-in: the
 wording, the `support` decision and the checks on the intent.
 """
 
@@ -43,7 +44,7 @@ class Metadata:
 
 def scot(
     policy: Policy,
-    template: Literal["rules", "short"] = "rules",
+    template: Literal["rules", "short", "reversed"] = "rules",
     metadata: Ways = "auto",
     tries: int = 4,
     candidates: int = 3,
@@ -84,8 +85,7 @@ def scot(
                 answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
         except Reject as reject:
             return [Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)]
-        write = rules_thought if template == "rules" else short_thought
-        reasoning, decisive = write(policy, found, category, decision, drawn)
+        reasoning, decisive = WRITERS[template](policy, found, category, decision, drawn)
         example = Example(
             prompt=prompt,
             reasoning=reasoning,
@@ -189,6 +189,14 @@ def short_thought(
     return f"Request: {found.intent}.\nRule: {decisive}.", decisive
 
 
+def reversed_thought(
+    policy: Policy, found: Metadata, category: Category | None, decision: Decision, rng: random.Random
+) -> tuple[str, str]:
+    """The lines of `short_thought` in the order rule, decision, request."""
+    request, *lines = short_thought(policy, found, category, decision, rng)[0].split("\n")
+    return "\n".join((*lines, request)), "\n".join(lines)
+
+
 def rules_thought(
     policy: Policy, found: Metadata, category: Category | None, decision: Decision, rng: random.Random
 ) -> tuple[str, str]:
@@ -205,3 +213,6 @@ def rules_thought(
     name = category.name if category else "no rule"
     conclusion = fill(rng.choice(read_lines(PACKAGE, f"scot_conclusions_{decision}")), category=name)
     return "\n".join([f"{filler} {opening}".strip(), *lines, conclusion]), conclusion
+
+
+WRITERS = {"rules": rules_thought, "short": short_thought, "reversed": reversed_thought}
