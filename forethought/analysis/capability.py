@@ -59,6 +59,14 @@ def standing(accuracy: Rate, chance: float | None) -> Standing | None:
     return "above chance"
 
 
+def decoded(found: Iterable[Ability]) -> list[str] | None:
+    """The attacks that a model reads better than chance in one of the ways of a `decode` task, for `attack --attacks`; None where no such
+    task was asked."""
+    asked = [a for a in found if a.task.partition("(")[0] == "decode"]
+    read = [a.mode.rpartition(" ")[0] for a in asked if a.standing == "above chance"]
+    return list(dict.fromkeys(read)) if asked else None
+
+
 def is_likelihood(rows: Iterable[Graded]) -> bool:
     """Whether rows hold log-likelihoods of given answers, and nothing that is right or wrong."""
     rows = list(rows)
