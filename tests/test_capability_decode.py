@@ -6,6 +6,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Choose, Logprobs
 from forethought.records import Graded, Sampling
+from forethought.report.headline import capabilities
 
 BREAD = "The baker carried warm bread across the quiet square."
 SWAPPED = "The baker carreid warm bread across the quiet square."
@@ -79,7 +81,7 @@ def test_our_sentences_are_changed_by_every_attack() -> None:
 
 
 def test_one_who_always_prefers_the_same_is_right_once_in_a_group() -> None:
-    _, task = load_task("decode(attacks=[rot13], by=likelihood)")
+    _, task = load_task("decode(attacks=rot13, by=likelihood)")
     assert set(task.ways) == {"direct likelihood", "rot13 likelihood"}
     hits = 0
     for one in task.read():
@@ -123,6 +125,10 @@ def test_a_model_reads_what_it_can_decode(tmp_path: Path) -> None:
     assert {mode: a.accuracy.value for mode, a in found.items() if a.accuracy and a.standing == "above chance"} == dict.fromkeys(
         [f"{a} {way}" for a in ("direct", "leetspeak", "caesar(shift=5)") for way in ("generation", "likelihood")], 1.0
     )  # fmt: skip
+    data: Any = SimpleNamespace(
+        abilities={"m": [*found.values(), found["direct generation"].model_copy(update={"task": "arc"})]}
+    )
+    assert [task for task, _ in capabilities(data, "m")] == ["arc, direct generation"]
     assert found["rot13 generation"].chance == 0 and found["rot13 likelihood"].chance == 0.25
     again = stages.capability(tmp_path / "two", ModelConfig(name=name), [task])
     assert (again.path / "graded.jsonl").read_bytes() == (tmp_path / "one" / "graded.jsonl").read_bytes()

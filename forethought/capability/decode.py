@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from forethought.attacks import FAMILIES, Attack, load_attack
 from forethought.capability import By, Item, Task, Way
@@ -30,7 +30,7 @@ CONTENT = re.compile(r"[a-z]{4,}")
 PROBE = "The postman delivered a parcel to the red house."
 
 
-def decode(path: str = "", attacks: Sequence[str] = ATTACKS, by: By = "both") -> Task:
+def decode(path: str = "", attacks: str | tuple[str, ...] = ATTACKS, by: By = "both") -> Task:
     """Two modes an attack, and `direct` as the control: `ATTACK generation`, the sentence in the model's own words, and `ATTACK
     likelihood`, which sentence of its group the message makes likelier than the others. A file of one's own holds groups of sentences of
     like length: `{"sentences": [...]}`.
@@ -38,7 +38,7 @@ def decode(path: str = "", attacks: Sequence[str] = ATTACKS, by: By = "both") ->
     Every sentence of a group is the right one once, so that a model which reads nothing, and so always prefers the same, gets 1 / size.
     """
     ways: dict[str, Way] = {}
-    for spec in dict.fromkeys((CONTROL, *attacks)):
+    for spec in dict.fromkeys((CONTROL, *((attacks,) if isinstance(attacks, str) else attacks))):
         name, attack = load_attack(spec)
         _check_static(name, attack)
         if by != "likelihood":
