@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
     ["errors"], ["records"], ["registry"], ["lock"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"],
     ["policy"], ["thoughts"], ["progress"], ["models"], ["data"], ["styles"], ["optim"],
-    ["synth", "train", "attacks", "judges", "capability"],
+    ["synth", "train", "attacks", "judges"], ["capability"],
     ["analysis"], ["report"], ["export"], ["talk", "stages"], ["pipeline"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -59,6 +59,19 @@ def standing(accuracy: Rate, chance: float | None) -> Standing | None:
     return "above chance"
 
 
+def is_decoding(ability: Ability) -> bool:
+    """Whether it is of the task `decode`, whose modes are attacks: it says which of them a model can read, not what it is able to do."""
+    return ability.task.partition("(")[0] == "decode"
+
+
+def decoded(found: Iterable[Ability]) -> list[str] | None:
+    """The attacks that a model reads better than chance in one of the ways of a `decode` task, for `attack --attacks`; None where no such
+    task was asked."""
+    asked = list(filter(is_decoding, found))
+    read = [a.mode.rpartition(" ")[0] for a in asked if a.standing == "above chance"]
+    return list(dict.fromkeys(read)) if asked else None
+
+
 def is_likelihood(rows: Iterable[Graded]) -> bool:
     """Whether rows hold log-likelihoods of given answers, and nothing that is right or wrong."""
     rows = list(rows)

@@ -26,6 +26,10 @@ TASKS: dict[str, Entry] = {
         "forethought.capability.perplexity:perplexity",
         "log-likelihood of given answers to harmless questions; ours ship with the package",
     ),
+    "decode": Entry(
+        "forethought.capability.decode:decode",
+        "which static attacks it can read: harmless sentences, disguised; ours ship with the package",
+    ),
 }
 
 

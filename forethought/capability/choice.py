@@ -65,7 +65,7 @@ def by_text(shown: list[dict[str, str]], per_byte: bool) -> Callable[[Item, Samp
     def ask(item: Item, sampling: Sampling) -> Flow[Graded]:
         messages = conversation("cloze", shots, {"question": item.question})
         weights = [len(o.encode()) if per_byte else 1 for o in item.options]
-        return (yield from _likeliest(item, messages, item.options, "", weights))
+        return (yield from likeliest(item, messages, item.options, "", weights))
 
     return ask
 
@@ -76,7 +76,7 @@ def by_letter(shown: list[dict[str, str]]) -> Callable[[Item, Sampling], Flow[Gr
     def ask(item: Item, sampling: Sampling) -> Flow[Graded]:
         messages = conversation("letters", _lettered(shown), _values(item))
         letters = tuple(f" {letter}" for letter in LETTERS[: len(item.options)])
-        return (yield from _likeliest(item, messages, letters, "Answer:", [1] * len(letters)))
+        return (yield from likeliest(item, messages, letters, "Answer:", [1] * len(letters)))
 
     return ask
 
@@ -141,12 +141,24 @@ def _squash(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text).strip().casefold() or text.strip()
 
 
-def _likeliest(
-    item: Item, messages: Messages, options: tuple[str, ...], prefix: str, weights: list[int]
+def likeliest(
+    item: Item,
+    messages: Messages,
+    options: tuple[str, ...],
+    prefix: str,
+    weights: list[int],
+    without: Messages | None = None,
 ) -> Flow[Graded]:
+    """The item's option with the highest log-probability after `prefix` over its weight; a tie is unparseable. `options` are the words
+    that stand for the item's own, in their order. With `without`, a conversation that does not hold the question, what counts is by how
+    much the question makes an option likelier (pointwise mutual information; Holtzman et al. 2021, arXiv 2104.08315)."""
     found = yield Choose("target", messages, options, prefix)
     assert isinstance(found, Logprobs)
     scores = [p / w for p, w in zip(found.logprobs, weights, strict=True)]
+    if without is not None:
+        before = yield Choose("target", without, options, prefix)
+        assert isinstance(before, Logprobs)
+        scores = [s - p / w for s, p, w in zip(scores, before.logprobs, weights, strict=True)]
     best = [k for k, score in zip(LETTERS, scores, strict=False) if score == max(scores)]
     given = best[0] if len(best) == 1 else None
     return _base(item).model_copy(

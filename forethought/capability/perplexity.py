@@ -9,11 +9,10 @@ The end-of-turn token is not counted.
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 from forethought.capability import Item, Task, Way
-from forethought.capability.reading import read_items
+from forethought.capability.reading import ours_or_copy
 from forethought.chat import decision_point, split
 from forethought.data.files import Row
 from forethought.flow import Ask, Choose, Flow, Logprobs
@@ -33,9 +32,7 @@ def perplexity(path: str = "", prompt: str = "", answer: str = "") -> Task:
         return _item(row, prompt, answer)
 
     def read() -> list[Item]:
-        ours = resources.files(__package__).joinpath("data", "benign.jsonl")
-        with resources.as_file(ours) as file:
-            return read_items("perplexity", path or str(file), ("", "", ""), make)
+        return ours_or_copy("perplexity", path, "benign", make)
 
     return Task(read, {MODE: Way(ask, True)})
 

@@ -25,6 +25,12 @@ def read_items(
     return list(_items(task, path, hub, make, text))
 
 
+def ours_or_copy(task: str, path: str, name: str, make: Callable[[Row], Item]) -> list[Item]:
+    """Questions of a task from a copy at `path`, else from `data/NAME.jsonl`, which ships with the package."""
+    with resources.as_file(resources.files(__package__).joinpath("data", f"{name}.jsonl")) as ours:
+        return read_items(task, path or str(ours), ("", "", ""), make)
+
+
 def _items(task: str, path: str, hub: tuple[str, str, str], make: Callable[[Row], Item], text: str) -> Iterator[Item]:
     for number, row in copy_or_hub_rows(task, path, *hub):
         try:

@@ -23,6 +23,10 @@ from forethought.cli.common import (
 )
 from forethought.errors import ForethoughtError
 
+NOTHING_READ = (
+    "nothing is read better than chance, the plain sentence neither, so that this says nothing of the attacks."
+)
+
 
 class _AskIsTheDefault(TyperGroup):
     """`capability MODEL ...` is short for `capability ask MODEL ...`."""
@@ -107,13 +111,14 @@ def compare(
 
 def show(path: Path) -> None:
     """Print the table of a capability run."""
-    from forethought.analysis.capability import abilities
+    from forethought.analysis.capability import abilities, decoded
     from forethought.records import Graded
     from forethought.run import read_run
     from forethought.stages.capability import ROWS
 
     print(_line("task", "mode", "n", "accuracy", "unscored", "chance", "95%", "of read"))
-    for a in abilities(read_run(path, "capability").read(ROWS, Graded)):
+    found = abilities(read_run(path, "capability").read(ROWS, Graded))
+    for a in found:
         why = ", ".join(f"{count} {reason}" for reason, count in a.reasons.items())
         r = a.accuracy
         if r is None:
@@ -128,6 +133,8 @@ def show(path: Path) -> None:
         "accuracy: what cannot be read is wrong, as in `capability compare`; of read: over what could be read (how many); unscored: what "
         "failed otherwise. Intervals: Wilson, 95%; for perplexity a bootstrap."
     )
+    if (read := decoded(found)) is not None:
+        print(f'read better than chance: --attacks "{",".join(read)}"' if read else NOTHING_READ)
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -137,7 +144,7 @@ def _interval(low: float | None, high: float | None) -> str:
 def _line(task: str, mode: str, *cells: str) -> str:
     widths = (6, 10, 10, 12, 18)
     return (
-        f"{task:<20} {mode:<22}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
+        f"{task:<20} {mode:<29}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
     )
 
 

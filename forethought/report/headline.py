@@ -6,6 +6,7 @@ import math
 
 from markupsafe import Markup
 
+from forethought.analysis.capability import is_decoding
 from forethought.analysis.measures import measure
 from forethought.analysis.rates import Z95, Rate, rate
 from forethought.analysis.summary import ATTACKED, DIRECT, NEW_PROMPTS, SEEN, UNSEEN
@@ -107,9 +108,9 @@ def headline(data: ReportData) -> View:
 
 
 def capabilities(data: ReportData, model: str) -> list[tuple[str, Rate]]:
-    """(task, accuracy) of the tasks that have one, in the order in which they were asked."""
+    """(task, accuracy) of the tasks that have one, in the order in which they were asked; which attacks a model can read is none."""
     found = data.abilities.get(model, ())
-    return [(f"{a.task}, {a.mode}", a.accuracy) for a in found if a.accuracy]
+    return [(f"{a.task}, {a.mode}", a.accuracy) for a in found if a.accuracy and not is_decoding(a)]
 
 
 def places(data: ReportData) -> list[View]:

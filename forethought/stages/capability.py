@@ -130,7 +130,7 @@ def _without_likelihood(
     if not kept:
         raise ForethoughtError(
             f"a chat server gives no log-probabilities of fixed text, which {left} need. Use a local model, or a task that is answered by "
-            "generation: arc, mmlu, gsm8k."
+            "generation: arc, mmlu, gsm8k, decode."
         )
     if left:
         say(f"note: {target.name} is a chat server and gives no log-probabilities of fixed text: not asked are {left}")
