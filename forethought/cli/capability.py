@@ -46,7 +46,9 @@ capability_app = typer.Typer(
 @capability_app.command("ask")
 def capability(
     target: Annotated[str, typer.Argument(help="A model, or a training run.")] = "",
-    tasks: Annotated[str, typer.Option(help="Lines of --list, separated by commas; NAME:PATH for a copy.")] = "",
+    tasks: Annotated[
+        str, typer.Option(help="Lines of --list, separated by commas; NAME:PATH for a copy. Default: all but decode.")
+    ] = "",
     harness: Annotated[str, typer.Option(help="Tasks of lm-evaluation-harness in their place (an extra).")] = "",
     out: Out = Path("runs/capability"),
     take: Annotated[
@@ -72,7 +74,8 @@ def capability(
     from forethought import stages
 
     model = model_config(target, system, dtype)
-    names = commas(harness or tasks or ",".join(TASKS))
+    # What a model can read of attacks is no ability that training may cost.
+    names = commas(harness or tasks or ",".join(name for name in TASKS if name != "decode"))
     stage = stages.harness if harness else stages.capability
     done = stage(out, model, names, take=take, max_tokens=max_tokens, seed=seed, overwrite=overwrite)
     show(done.path)
