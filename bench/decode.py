@@ -100,7 +100,7 @@ def ceiling(prompt_tokens: int, tokens: int) -> dict[str, Any]:
 
 
 def main(quick: bool) -> None:
-    n, sizes = (48, (32,)) if quick else (256, (32, 64))
+    n, sizes = (48, (32,)) if quick else (256, (64,))
     result: dict[str, Any] = {"asks": n, "ours": alone(ours, n)}
     result["ours, bfloat16"] = alone(ours, n, "bfloat16")
     result["static, as they come"] = {str(s): alone(static, n, s, False) for s in sizes}
