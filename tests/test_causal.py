@@ -177,7 +177,13 @@ def test_failures_are_unscored(tmp_path: Path) -> None:
     [
         (NO, "stop", NO, 64, True),
         (YES, "stop", YES, 4, True),  # What came back was cut.
-        (NO, "stop", f"{NO} But then again, it is not so hard to do.", 12, False),  # The saved answer ended before that.
+        (
+            NO,
+            "stop",
+            f"{NO} But then again, it is not so hard to do.",
+            12,
+            False,
+        ),  # The saved answer ended before that.
         ("", "stop", YES, 4, False),
     ],
 )
