@@ -58,7 +58,7 @@ class HFModel:
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self.slotted, self.window = plain_attention(model), window(model)
         # What its makers recommend (a repetition penalty, say) is no part of how we say that we sample.
-        model.generation_config = GenerationConfig()
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
