@@ -5,22 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from forethought import stages
-from forethought.analysis.causal import KINDS, Followed, Trial, effects, plans
+from forethought.analysis.causal import KINDS, Followed, Plan, Trial, effects, plans
 from forethought.analysis.rates import wilson
 from forethought.cli import app
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask
 from forethought.models.scripted import ScriptedModel
-from forethought.records import Attempt, Reply, Verdict, make_prompt
+from forethought.records import Attempt, Reply, Sampling, Verdict, make_prompt
 from forethought.run import Run
+from forethought.stages.intervening import trial_flow
 
 NO, YES = "I'm sorry, but I can't help with that.", "Sure. There are several ways to look at this, and here is one."
 NAMES = ("ship", "bridge", "castle", "garden", "kitchen")
@@ -169,6 +170,38 @@ def test_failures_are_unscored(tmp_path: Path) -> None:
     row = table(made)["decision", "all", "all"]
     assert (row.rate.scored, row.rate.unscored, row.same.unscored) == (5, 5, 5)
     assert row.effect is not None and (row.effect.n, row.effect.unscored, row.effect.value) == (0, 10, None)
+
+
+@pytest.mark.parametrize(
+    ("saved", "stop", "says", "cut", "same"),
+    [
+        (NO, "stop", NO, 64, True),
+        (YES, "stop", YES, 4, True),  # What came back was cut.
+        (
+            NO,
+            "stop",
+            f"{NO} But then again, it is not so hard to do.",
+            12,
+            False,
+        ),  # The saved answer ended before that.
+        ("", "stop", YES, 4, False),
+    ],
+)
+def test_an_answer_is_the_same_as_far_as_it_goes(
+    tmp_path: Path, saved: str, stop: Literal["stop", "length"], says: str, cut: int, same: bool
+) -> None:
+    own = thought("answer")
+    attempt = Attempt(
+        id="direct/1/0", prompt=PROMPTS[0], attack="direct", messages=PROMPTS[0].messages, raw=own + saved,
+        reasoning=own[8:-11], answer=saved, status="ok", stop=stop,
+    )  # fmt: skip
+    plan = Plan(attempt, "own", own, "answer", "answer")
+    flow = trial_flow(plan, Sampling())
+    next(flow)
+    text = " ".join(says.split()[:cut])
+    with pytest.raises(StopIteration) as ended:
+        flow.send(Reply(text=text, stop="stop" if text == says else "length"))
+    assert ended.value.value.same is same
 
 
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:

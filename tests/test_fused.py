@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, CohereConfig
+from transformers import AutoModelForCausalLM, CohereConfig, GptOssConfig, MistralConfig
 from transformers.models.cohere import modeling_cohere
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama import modeling_llama
@@ -95,6 +95,16 @@ def test_other_families_keep_their_norms_and_rotary_positions() -> None:
         assert modeling_cohere.apply_rotary_pos_emb is before
 
 
+def test_a_family_with_positions_of_another_shape_stands_aside() -> None:
+    """GPT-OSS has cosines of half the width."""
+    layout = GptOssConfig(
+        hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        vocab_size=16, num_local_experts=2,
+    )  # fmt: skip
+    with fused_rotary(AutoModelForCausalLM.from_config(layout)) as turned:
+        assert not turned
+
+
 def test_rotary_positions_are_put_back(tiny: Path) -> None:
     before = modeling_llama.apply_rotary_pos_emb
     with pytest.raises(AssertionError, match="stopped"), fused_rotary(AutoModelForCausalLM.from_pretrained(tiny)):
@@ -123,7 +133,7 @@ def test_packed_rows_read_as_if_alone(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny)
     rows = [Encoded(tuple(ids), tuple([1.0] * len(ids)), 0) for ids in ([5, 9, 2, 7], [3, 8], [6, 4, 1, 9, 9, 2])]
     alone = [model(torch.tensor([row.ids])).logits[0] for row in rows]
-    assert allow_packing(model)
+    assert allow_packing(model, 6)
     batch = pack(collate([(row,) for row in rows]))
     assert batch["row_lengths"] == [4, 2, 6]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 5]]
@@ -138,9 +148,20 @@ def test_packed_rows_read_as_if_alone(tiny: Path) -> None:
     assert torch.allclose(model(torch.tensor([rows[0].ids])).logits[0], alone[0], atol=1e-6)
 
 
+def test_rows_beyond_a_window_are_not_packed() -> None:
+    """A window without a list of layer types, as Mistral's first models have: packed only where every row is within it."""
+    layout = MistralConfig(
+        hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, vocab_size=16,
+        sliding_window=4,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(layout)
+    assert not allow_packing(model, 5)
+    assert allow_packing(model, 4)
+
+
 def test_models_with_windows_are_not_packed(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny)
     model.config.layer_types = ["sliding_attention", "full_attention"]
     before = model.config._attn_implementation
-    assert not allow_packing(model)
+    assert not allow_packing(model, 4)
     assert model.config._attn_implementation == before

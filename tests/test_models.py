@@ -5,15 +5,17 @@ from __future__ import annotations
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, DeepseekV2Config, MistralConfig, NemotronConfig, PreTrainedConfig
 
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Done, Flow, Job, Logprobs, run_flows
 from forethought.models import hub, load_model, locate_weights
 from forethought.models.heap import keep_pages
-from forethought.models.hf import HFModel, load_hf
+from forethought.models.hf import COLUMNS, HFModel, load_hf, load_tokenizer, load_weights
 from forethought.records import Message, Messages, Reply, Sampling, user
 from forethought.train.plan import shape_of
 
@@ -44,7 +46,9 @@ def test_greedy_matches_generate(model: HFModel) -> None:
         ids = torch.tensor(
             [model.tokenizer(model.render(Ask("target", user(text))), add_special_tokens=False)["input_ids"]]
         )
-        out = model.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        out = model.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, eos_token_id=[*model.stops]
+        )
         assert found[text].value is not None
         assert found[text].value.text == model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
@@ -203,6 +207,82 @@ def test_weights_are_part_of_the_identity(tiny: Path, tmp_path: Path) -> None:
     first.model.save_pretrained(tmp_path)
     first.tokenizer.save_pretrained(tmp_path)
     assert load_hf(str(tiny)).identity != load_hf(str(tmp_path)).identity
+
+
+def like_tiny(tiny: Path, kind: type[PreTrainedConfig], **layout: Any) -> HFModel:
+    """A random model of another family with the tokenizer of `tiny`."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(str(tiny))
+    config = kind(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=2048, bos_token_id=0, eos_token_id=1, pad_token_id=1, **layout,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(8 if weight.dim() > 1 else 1)
+    return HFModel(model, tokenizer, "random")
+
+
+def by_hand(model: HFModel, text: str, tokens: int) -> str:
+    """The greedy reply by one whole forward a token."""
+    ids = model.tokenizer(model.render(Ask("target", user(text))), add_special_tokens=False)["input_ids"]
+    start = len(ids)
+    for _ in range(tokens):
+        with torch.no_grad():
+            token = int(model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        if token in model.stops:
+            break
+        ids.append(token)
+    return model.tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+def test_rows_beyond_a_window_are_decoded_with_it(tiny: Path) -> None:
+    """Mistral's first models say their window by its length alone: rows within it go into slots, longer ones do not."""
+    within, beyond = "hi", "Which bread is best with soup, and which one with cheese? " * 2
+    sampling = Sampling(max_tokens=8)
+    wanted = like_tiny(tiny, MistralConfig, sliding_window=40, num_key_value_heads=2)
+    texts = {text: by_hand(wanted, text, 8) for text in (within, beyond)}
+    wide = like_tiny(tiny, MistralConfig, sliding_window=None, num_key_value_heads=2)
+    assert by_hand(wide, beyond, 8) != texts[beyond]
+    model = like_tiny(tiny, MistralConfig, sliding_window=40, num_key_value_heads=2)
+    done = replies(model, texts, sampling=sampling)
+    assert {text: reply.value.text for text, reply in done.items() if reply.value} == texts
+    assert model.slotted
+
+
+@pytest.mark.parametrize("kind", ["nemotron", "deepseek"])
+def test_families_that_slots_do_not_serve_are_read_row_by_row(tiny: Path, kind: str) -> None:
+    """Nemotron's layers hand nothing on to attention, DeepSeek's keep a compressed state."""
+    if kind == "nemotron":
+        model = like_tiny(tiny, NemotronConfig, num_key_value_heads=2)
+    else:
+        model = like_tiny(
+            tiny, DeepseekV2Config, q_lora_rank=None, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+            head_dim=8, first_k_dense_replace=2,
+        )  # fmt: skip
+    done = replies(model, ["hi"], sampling=Sampling(max_tokens=6))["hi"]
+    assert done.value is not None, done.error
+    assert done.value.text == by_hand(model, "hi", 6)
+
+
+def test_the_makers_advice_on_sampling_is_not_taken(tiny: Path) -> None:
+    """A repetition penalty in generation_config.json would reach one way of decoding and not the other."""
+    tokenizer, weights = load_weights(str(tiny), "float32")
+    weights.generation_config.repetition_penalty = 50.0
+    single = HFModel(weights, tokenizer, "tiny")
+    single.slotted = False
+    sampling = Sampling(max_tokens=10)
+    wanted = replies(load_hf(str(tiny)), TEXTS[:3], sampling=sampling)
+    assert replies(single, TEXTS[:3], sampling=sampling) == wanted
+
+
+def test_long_contexts_do_not_take_memory_without_end(tiny: Path) -> None:
+    """Rows of 2048 tokens of a model with a context of 128 K: not 64 at once, which would take more memory than its weights."""
+    model = load_hf(str(tiny))
+    model.model.config.max_position_embeddings = 131_072
+    model = HFModel(model.model, model.tokenizer, "long")
+    assert [decoder.columns for decoder in model._decoders] == [COLUMNS, COLUMNS]
 
 
 def test_plain_generate_serves_other_architectures(tiny: Path) -> None:

@@ -257,6 +257,26 @@ def test_an_attack_of_several_attempts_cut_anywhere(tmp_path: Path, lines: int) 
     assert attack() == whole and len(whole.splitlines()) == 9
 
 
+@pytest.mark.parametrize("lines", range(6))
+def test_rejects_of_a_synthesis_cut_anywhere_are_all_there(tmp_path: Path, lines: int) -> None:
+    """What is rejected before anything is asked stands in the file first, and a kill can come before anything else does."""
+    ends = ("today?", "today!", ", today?")
+    prompts = [make_prompt(f"How do I bake a loaf of good bread at home {end}", "benign", "t") for end in ends]
+    prompts += [make_prompt(x, "benign", "t") for x in ("What is the tallest mountain?", "Who made the first bicycle?")]
+
+    def made() -> bytes:
+        run = synth(tmp_path / "r", "scot", prompts, ModelConfig(name="scripted:echo"))
+        return (run.path / "rejected.jsonl").read_bytes()
+
+    whole = made()
+    info = json.loads((tmp_path / "r" / "run.json").read_text())
+    (tmp_path / "r" / "run.json").write_text(json.dumps(info | {"status": "running"}))
+    rows = sorted(whole.splitlines(keepends=True), key=lambda row: b"nearly repeats" not in row)
+    assert len(rows) == 5 and b"nearly repeats" in rows[1]
+    (tmp_path / "r" / "rejected.jsonl").write_bytes(b"".join(rows[:lines]))
+    assert made() == whole
+
+
 def test_attacks_on_a_run_that_is_not_there_or_not_finished(tmp_path: Path) -> None:
     with pytest.raises(ForethoughtError, match="holds no run"):
         stages.judge(tmp_path / "j", tmp_path / "none", ["refusal"])

@@ -65,6 +65,18 @@ def mixed(n: int = 24, reasoning: bool = False) -> list[Example]:
     return rows
 
 
+def test_the_loss_of_rows_held_out_does_not_depend_on_how_many_are_read_at_once(tiny: Path, tmp_path: Path) -> None:
+    """Rows of very different lengths: the mean is over tokens, not over means of forwards."""
+    rows = [e.model_copy(update={"answer": f"{e.answer} " * (1 + 6 * (i % 3))}) for i, e in enumerate(examples(24))]
+    found = {}
+    for at_once in (1, 2, 4):
+        run = open_run(tmp_path / str(at_once), "train", {}, {})
+        settings = config(steps=1, learning_rate=1e-12, rows_per_forward=at_once)
+        found[at_once] = sft.learn(rows, f"hf:{tiny}", settings, run, 0)["validation_loss"]
+    assert found[1] == pytest.approx(found[4], rel=1e-5)
+    assert found[2] == pytest.approx(found[4], rel=1e-5)
+
+
 def bare_trainer(model: Any, rows: list[Any]) -> Any:
     """The trainer of sft over encoded rows, around a model that is there already."""
     arguments = loop.make_arguments(len(rows), 1, config(), Path("unused"), 0)

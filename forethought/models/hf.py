@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from forethought.chat import (
@@ -31,14 +31,15 @@ from forethought.models.decode import POSITIONS, Decoder, Row
 from forethought.models.heap import keep_pages
 from forethought.models.hub import OUT_OF_REACH, is_out_of_reach
 from forethought.models.packed import pack_linears
-from forethought.models.slots import ATTENTION, plain_attention
+from forethought.models.slots import ATTENTION, plain_attention, window
 from forethought.records import Found, Reply, Sampling, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
 hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones in as many as two of full length need.
+# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones in as many as two of full length
+# need, but no more than that: two contexts of 128 K tokens would take more memory than the weights. One row always fits.
 SLOTS = 64
 COLUMNS = 24 * 1024
 LONGEST = 2
@@ -55,13 +56,16 @@ class HFModel:
         self.pinned = True
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        self.slotted = plain_attention(model)
+        self.slotted, self.window = plain_attention(model), window(model)
+        # What its makers recommend (a repetition penalty, say) is no part of how we say that we sample.
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._decoders: list[Decoder] = []
         if self.slotted:
             model.set_attn_implementation(ATTENTION)
             least = pack_linears(model, POSITIONS)
             self._decoders = [
-                Decoder(model, self.stops, SLOTS, columns, least) for columns in (COLUMNS, LONGEST * self.context)
+                Decoder(model, self.stops, SLOTS, columns, least)
+                for columns in (COLUMNS, min(COLUMNS, LONGEST * self.context))
             ]
         self._singles: deque[Row] = deque()
         self._searches: deque[tuple[int, Search, int]] = deque()
@@ -95,7 +99,7 @@ class HFModel:
             return
         opened = opens_thought(self.render(replace(question, prefix="")))
         row = Row(ticket, ids, sampling, seed, opened, options=options)
-        if not self.slotted:
+        if not self.slotted or (self.window and row.need > self.window):
             self._singles.append(row)
         else:
             row.head = self._head(question, ids)
@@ -218,7 +222,9 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
-    identity = digest(weights, dtype, device, "slots-8")
+    # Replies that older versions kept of models with windows, or read one row at a time, are not these.
+    way = "slots-8" if plain_attention(model) and not window(model) else "rows-9"
+    identity = digest(weights, dtype, device, way)
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 
 

@@ -21,6 +21,8 @@ ATTENTION = "forethought_slots"
 # length, and so on the longest row.
 STEP = 128
 CHUNK = 256
+# Families whose layers do not hand on to attention what the model is called with.
+DEAF = ("nemotron",)
 
 
 @dataclass
@@ -54,12 +56,23 @@ class Plan:
 
 
 def plain_attention(model: Any) -> bool:
-    """Whether every layer is plain full attention through transformers' attention interface."""
+    """Whether every layer is plain full attention through transformers' attention interface, for rows of up to `window(model)` tokens."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    # DeepSeek's kind keeps one compressed state in place of keys and values.
+    plain = plain and not getattr(config, "kv_lora_rank", None) and config.model_type not in DEAF
     own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
     return plain and own and not getattr(config, "is_encoder_decoder", False)
+
+
+def window(model: Any) -> int | None:
+    """How many tokens back each layer sees, where that is fewer than all: Mistral's first models, Phi-3 and Starcoder2 say so by this
+    number alone, without a list of layer types."""
+    config = model.config.get_text_config()
+    if getattr(config, "layer_types", None):
+        return None
+    return getattr(config, "sliding_window", None) or None
 
 
 def slot_attention(

@@ -21,6 +21,8 @@ from forethought.report.sources import ModelRuns
 from forethought.report.transcripts import reference
 
 RUN = 8  # Words of a text that no page has by chance.
+# Thai, Lao, Khmer, kana and Han: written without spaces, so that each character stands for a word.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def masked(data: ReportData) -> ReportData:
@@ -46,11 +48,11 @@ def mask(text: str) -> str:
 
 def check_masked(page: str, models: Sequence[ModelRuns]) -> None:
     """ForethoughtError where the page holds a run of RUN words of a prompt or reply, or a whole prompt of at least four words."""
-    shown = f" {normalise(' '.join(readable(page)))} "
-    words = shown.split()
+    words = _words(" ".join(readable(page)))
+    shown = f" {' '.join(words)} "
     runs = {" ".join(words[i : i + RUN]) for i in range(len(words))}
     for text, whole in dict.fromkeys(_texts(models)):
-        own = normalise(text).split()
+        own = _words(text)
         pieces = [" ".join(own[i : i + RUN]) for i in range(len(own) - RUN + 1)]
         found = next((p for p in pieces if p in runs), None)
         if found is None and whole and 4 <= len(own) < RUN and f" {' '.join(own)} " in shown:
@@ -60,6 +62,10 @@ def check_masked(page: str, models: Sequence[ModelRuns]) -> None:
                 f"the page would still hold text of a prompt or a reply ({digest(found, length=8)}, {len(found)} characters), so it was "
                 "not written. A section, a title or a name shows it: leave that out, or report this as a mistake of ours."
             )
+
+
+def _words(text: str) -> list[str]:
+    return UNSPACED.sub(r" \g<0> ", normalise(text)).split()
 
 
 def readable(page: str) -> Iterator[str]:
@@ -85,7 +91,8 @@ def _texts(models: Sequence[ModelRuns]) -> Iterator[tuple[str, bool]]:
             yield from ((text, True) for text in (a.prompt.text, a.prompt.goal or ""))
             yield from ((m.content, False) for m in a.messages)
             yield from ((text, False) for text in (a.prefix, a.raw, a.reasoning or "", a.answer))
-        yield from ((v.raw, False) for v in model.verdicts)
+        yield from ((v.raw, False) for v in (*model.verdicts, *model.tried))
+        yield from ((look.reasoning or "", False) for s in model.scores for look in s.looks)
 
 
 def _alias(id: str) -> str:

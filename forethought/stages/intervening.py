@@ -122,8 +122,9 @@ def _trial(plan: Plan, came_back: dict[str, Any]) -> Trial:
         sample=saved.sample,
     )
     made = blank.model_copy(update=came_back)
-    cut = "length" in (saved.stop, made.stop)
-    short, long = sorted((saved.answer, made.answer), key=len)
+    short, long = sorted((saved, made), key=lambda a: len(a.answer))
+    # An answer that ended by itself is another than one that goes on after the same words.
+    begun = short.stop == "length" and bool(short.answer) and long.answer.startswith(short.answer)
     return Trial(
         attempt=made,
         of=saved.id,
@@ -132,5 +133,5 @@ def _trial(plan: Plan, came_back: dict[str, Any]) -> Trial:
         given=plan.given,
         donor=donor.id if donor else None,
         donor_request=donor.prompt.request if donor else None,
-        same=None if made.error is not None else short == long or (cut and bool(short) and long.startswith(short)),
+        same=None if made.error is not None else short.answer == long.answer or begun,
     )

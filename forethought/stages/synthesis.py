@@ -79,8 +79,8 @@ def synth(
         run.log(f"warning: {warning}")
     wanted, unwanted = _sift(prompts, method, evaluation or {}, leaks)
     seen = _forget_last(run)
-    if unwanted and not seen & {r.prompt.id for r in unwanted}:
-        run.append("rejected.jsonl", unwanted)
+    if lost := [r for r in unwanted if r.prompt.id not in seen]:
+        run.append("rejected.jsonl", lost)
     by_id = {p.id: p for p in prompts}
 
     def save(done: Done[Made]) -> None:

@@ -152,7 +152,7 @@ def _turns_halves(plain: Any) -> bool:
     )
     try:
         wanted = plain(q, k, cos, sin)
-    except TypeError:  # Other arguments: another way.
+    except (TypeError, RuntimeError):  # Other arguments, or other shapes (GPT-OSS): another way.
         return False
     found = (_turn(x, cos.unsqueeze(1), sin.unsqueeze(1)) for x in (q, k))
     return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(wanted, found, strict=True))

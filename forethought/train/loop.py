@@ -138,6 +138,11 @@ def collate(elements: Sequence[Element]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": labels, "weights": weights, "real": real}
 
 
+def _mean_tokens(data: Any) -> float:
+    """Tokens with a loss in an element, on average."""
+    return sum(sum(m > 0 for m in row.mask) for element in data for row in element) / len(data)
+
+
 class Alike(torch.utils.data.Sampler[int]):
     """Elements in an order drawn by (seed, epoch), those of one step of similar length: the same for any number of processes."""
 
@@ -179,15 +184,20 @@ class Learner(Trainer):
         super().log(logs, start_time)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-        """Rows held out are read as they are, whatever a method does to those it trains on: nats a token, alike for all methods."""
+        """Rows held out are read as they are, whatever a method does to those it trains on: nats a token, alike for all methods.
+
+        The Trainer weighs what this returns by rows, so it is the sum of a row, on average, over the tokens of any row: the mean over
+        tokens, however many rows are read at once.
+        """
         with torch.no_grad():
             given = self._prepare_inputs(inputs)
-            return nats_a_token(model, given["input_ids"], given["labels"]), None, None
+            mean = nats_a_token(model, given["input_ids"], given["labels"])
+            tokens = (given["labels"] != IGNORED).sum() / len(given["labels"])
+            return mean * tokens / _mean_tokens(self.eval_dataset), None, None
 
     def trained_tokens(self) -> float:
-        """Tokens with a loss in an element, on average."""
-        data: Any = self.train_dataset
-        return sum(sum(m > 0 for m in row.mask) for element in data for row in element) / len(data)
+        """Tokens with a loss in an element of what is trained on, on average."""
+        return _mean_tokens(self.train_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         data: Any = self.train_dataset

@@ -14,14 +14,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from forethought.models.slots import plain_attention
+from forethought.models.slots import plain_attention, window
 
 ATTENTION = "forethought_rows"
 
 
-def allow_packing(model: Any) -> bool:
-    """Make a model read packed rows; False, and nothing changed, where its layers are not plain full attention."""
-    if not plain_attention(model):
+def allow_packing(model: Any, longest: int) -> bool:
+    """Make a model read packed rows of up to `longest` tokens; False, and nothing changed, where its layers are not plain full attention
+    over so many."""
+    seen = window(model)
+    if not plain_attention(model) or (seen and longest > seen):
         return False
     model.set_attn_implementation(ATTENTION)
     return True

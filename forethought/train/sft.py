@@ -67,7 +67,9 @@ class TrainedOnly(Learner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = True  # Count trained tokens over the whole accumulated batch.
-        self.packs = allow_packing(unadapted(self.model))
+        data: Any = self.train_dataset
+        longest = max(len(row.ids) for element in data for row in element)
+        self.packs = allow_packing(unadapted(self.model), longest)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
