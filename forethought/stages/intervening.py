@@ -56,7 +56,8 @@ def causal(
         raise ForethoughtError(f"{target.name} does not think before it answers, so there is no thought to test.")
     planned, missing = plans(attempts, take, seed)
     if not planned:
-        raise ForethoughtError(f"no attempt of {attempts_run} can be tested: {missing}.")
+        why = ", ".join(f"{reason}: {n}" for reason, n in missing.items())
+        raise ForethoughtError(f"no attempt of {attempts_run} can be tested ({why}).")
     sampling = Sampling(max_tokens=max_tokens or source.info["config"]["sampling"]["max_tokens"])
     settings = {
         "attempts": str(attempts_run),
