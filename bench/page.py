@@ -91,8 +91,8 @@ def decode(r: dict[str, Any]) -> str:
         return [name, v["tokens"], v["seconds"], v["rate"], times(own["rate"], v["rate"]), v["peak_mib"]]
 
     rows.append(line("ours, bfloat16", r["ours, bfloat16"]))
-    for key in ("static, as they come", "static, sorted"):
-        rows += [line(f"`generate`, {key}, {size} rows", v) for size, v in r[key].items()]
+    for key, share in (("static, as they come", " (a quarter of the asks)"), ("static, sorted", "")):
+        rows += [line(f"`generate`, {key}, {size} rows{share}", v) for size, v in r[key].items()]
     rows.append(line(f"`generate`, one by one ({r['one by one']['share']} of the asks)", r["one by one"]))
     rows.append(line("CTranslate2", r["ctranslate2"]))
     top = r["ceiling"]

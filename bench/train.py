@@ -135,7 +135,7 @@ def ceiling(lora: bool) -> dict[str, Any]:
 
 
 def main(quick: bool) -> None:
-    n, batch = (32, 16) if quick else (96, 16)
+    n, batch = (32, 16) if quick else (64, 16)
     result: dict[str, Any] = {"batch": batch}
     for name, lora in (("LoRA", True), ("full", False)):
         contenders: dict[str, Any] = {

@@ -152,7 +152,9 @@ def test_every_pair_is_compared_and_corrected_together(made: SimpleNamespace) ->
     assert pairs == {("refusal", "untuned"), ("scot", "untuned"), ("scot", "refusal")}
     assert all(c.difference.corrected >= c.difference.p for c in made.data.every_pair)
     assert gather(made.models, title="t").every_pair == ()
-    assert "Every pair of models" in render(made.data)
+    page = render(made.data)
+    assert "Every pair of models" in page
+    assert re.search(r"under attack <span class=\"fine\">not refused · refusal · [0-3] of 3 below 0\.05</span>", page)
 
 
 def test_runs_are_put_together_by_what_they_attacked(made: SimpleNamespace, tmp_path: Path) -> None:

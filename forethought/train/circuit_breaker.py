@@ -5,6 +5,9 @@ On harmful completions the adapted hidden states are turned away from the origin
 Known: losses, schedule, layers, alpha, learning rate, steps. Ours: the harmful completions are the defended model's own, and the
 rows to keep are those of the training data that do not refuse, so that no evaluation set is among them.
 
+The distance is relative to the state's own length [ours]. In SmolLM2 states are 150 to 240 long, and that of the first token 23,000: the
+plain distance then drowns the other loss, whose cosine stayed at 0.9999 (docs/training.md).
+
 At the first step both losses stand at an extreme, so that their gradient is nothing but rounding error; Adam scales that up, and a step
 or two later the run is under way.
 """
@@ -26,6 +29,9 @@ from forethought.train.elicit import elicit, encode_elicited
 from forethought.train.forward import IGNORED, hidden
 from forethought.train.loop import Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
+
+# In the residual streams of the paper's models states are of this order, and alpha is chosen for that.
+LENGTH = 10.0
 
 
 def circuit_breaker(
@@ -95,6 +101,7 @@ def rerouting(now: torch.Tensor, before: torch.Tensor, on: torch.Tensor) -> torc
 
 
 def distance(now: torch.Tensor, before: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
-    """Mean L2 distance over layers and the positions `on`."""
-    lengths: torch.Tensor = torch.linalg.vector_norm((now - before)[:, on], dim=-1)
-    return lengths.mean()
+    """Mean L2 distance over layers and the positions `on`, in units in which the original state has length LENGTH."""
+    moved, length = (torch.linalg.vector_norm(x[:, on], dim=-1) for x in (now - before, before))
+    share: torch.Tensor = (moved / length.clamp(min=1e-6)).mean()
+    return LENGTH * share

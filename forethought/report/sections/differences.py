@@ -38,15 +38,33 @@ def differences(data: ReportData) -> View:
         "others": [i for i, m in enumerate(data.models) if m.name != data.reference],
         "made": len([c for c in data.differences if c.difference.p is not None]),
         "made_by_attack": len([c for c in data.by_attack if c.difference.p is not None]),
-        "sure": [
-            len([c for c in t if c.difference.corrected is not None and c.difference.corrected < 0.05])
-            for t in (data.differences, data.by_attack, data.every_pair)
-        ],
-        "every_pair": sorted(data.every_pair, key=lambda c: (LABELS.index(c.label), c.judge, c.scope)),
+        "sure": [sum(map(_is_clear, t)) for t in (data.differences, data.by_attack, data.every_pair)],
+        "pairs": len(data.every_pair),
+        "groups": _groups(data.every_pair),
         "places": {m.name: i for i, m in enumerate(data.models)},
         "rows": _lines(data, data.differences),
         "by_attack": _lines(data, data.by_attack),
     }
+
+
+def _is_clear(c: Comparison) -> bool:
+    return c.difference.corrected is not None and c.difference.corrected < 0.05
+
+
+def _groups(table: Iterable[Comparison]) -> list[View]:
+    """Comparisons of every pair of models by what was asked and who judged, in the order of the labels."""
+    found: dict[tuple[Any, ...], list[Comparison]] = {}
+    for c in sorted(table, key=lambda c: (LABELS.index(c.label), c.judge, c.scope)):
+        found.setdefault((c.label, c.scope, c.measure, c.judge), []).append(c)
+    return [
+        {
+            "title": f"{label}, {'asked directly' if scope == DIRECT else scope}",
+            "measure": f"{measure} · {judge}",
+            "below": sum(map(_is_clear, rows)),
+            "rows": rows,
+        }
+        for (label, scope, measure, judge), rows in found.items()
+    ]
 
 
 def _lines(data: ReportData, table: Iterable[Comparison]) -> list[View]:
