@@ -54,10 +54,10 @@ def test_rerouting_is_the_positive_part_of_the_cosine_on_the_completion_only() -
 
 
 def test_retention_is_the_mean_distance_relative_to_the_states() -> None:
-    """In units in which an original state is 10 long, so that a long one (the first token) does not drown the others."""
+    """As shares of an original state's length, so that a long one (the first token) does not drown the others."""
     before = torch.tensor([[[[0.0, 100.0], [9.0, 9.0]]], [[[2.0, 0.0], [9.0, 9.0]]]])
     now = before + torch.tensor([[[[3.0, 4.0], [9.0, 9.0]]], [[[0.0, 1.0], [9.0, 9.0]]]])
-    assert distance(now, before, torch.tensor([[True, False]])) == pytest.approx(10 * (5 / 100 + 1 / 2) / 2)
+    assert distance(now, before, torch.tensor([[True, False]])) == pytest.approx((5 / 100 + 1 / 2) / 2)
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(30, (10, 20)), (32, (11, 21)), (2, (1,)), (1, (1,))])

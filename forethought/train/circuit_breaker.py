@@ -30,9 +30,6 @@ from forethought.train.forward import IGNORED, hidden
 from forethought.train.loop import Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
-# In the residual streams of the paper's models states are of this order, and alpha is chosen for that.
-LENGTH = 10.0
-
 
 def circuit_breaker(
     alpha: Annotated[float, Field(gt=0)] = 10.0,
@@ -101,7 +98,7 @@ def rerouting(now: torch.Tensor, before: torch.Tensor, on: torch.Tensor) -> torc
 
 
 def distance(now: torch.Tensor, before: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
-    """Mean L2 distance over layers and the positions `on`, in units in which the original state has length LENGTH."""
+    """Mean L2 distance over layers and the positions `on`, as shares of the original state's length."""
     moved, length = (torch.linalg.vector_norm(x[:, on], dim=-1) for x in (now - before, before))
     share: torch.Tensor = (moved / length.clamp(min=1e-6)).mean()
-    return LENGTH * share
+    return share
