@@ -5,8 +5,8 @@ On harmful completions the adapted hidden states are turned away from the origin
 Known: losses, schedule, layers, alpha, learning rate, steps. Ours: the harmful completions are the defended model's own, and the
 rows to keep are those of the training data that do not refuse, so that no evaluation set is among them.
 
-The distance is relative to the state's own length [ours]. In SmolLM2 states are 150 to 240 long, and that of the first token 23,000: the
-plain distance then drowns the other loss, whose cosine stayed at 0.9999 (docs/training.md).
+The distance is a share of the state's own length [ours]. In SmolLM2 states are 150 to 240 long, and that of the first token 23,000: the
+plain distance then keeps the other loss from ever starting, and its cosine stays at 0.9999 (docs/training.md).
 
 At the first step both losses stand at an extreme, so that their gradient is nothing but rounding error; Adam scales that up, and a step
 or two later the run is under way.
