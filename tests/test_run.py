@@ -397,7 +397,7 @@ def test_resolve_says_what_is_wrong(spec: str, said: str) -> None:
 
 
 def test_a_wrong_choice_of_an_option_is_an_error() -> None:
-    with pytest.raises(ForethoughtError, match="option 'template': Input should be 'rules' or 'short'"):
+    with pytest.raises(ForethoughtError, match="option 'template': Input should be 'rules', 'short' or 'reversed'"):
         resolve("synthesizer", SYNTHESIZERS, "scot(template=shrt)", policy=load_policy("default"))
     with pytest.raises(ForethoughtError, match="thing"):
         resolve("thing", TABLE, "thing")
