@@ -12,8 +12,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 def keep_pages() -> bool:
     """Tell glibc to keep freed blocks of any size for the next tensor; False where the C library is another one.
 
-    By default each large block is mapped and unmapped by itself, and the system fills every page with zeros again: an eighth of a
-    training step on CPU.
+    By default each large block is mapped and unmapped by itself, and the system fills every page with zeros again: about a sixth
+    of a training step on CPU.
     """
     if not sys.platform.startswith("linux"):
         return False
