@@ -117,22 +117,24 @@ def encode_example(
     answer: str,
     decisive: Sequence[str] = (),
     weight: float = 1.0,
+    rest: float = 1.0,
 ) -> Encoded:
     """Ids and loss mask of a training row. Prompt and completion are tokenized apart, so that the training prefix is the
-    inference prompt token for token. Tokens of the `decisive` texts, looked for in this order, get the loss weight `weight`."""
+    inference prompt token for token. Tokens of the `decisive` texts, looked for in this order, get the loss weight `weight`, all others of
+    the completion `rest`."""
     prompt = render_prompt(tokenizer, messages)
     before = encode_prompt(tokenizer, prompt)
     completion = render_completion(prompt, reasoning, answer, end_of_turn(tokenizer))
     after = encode_prompt(tokenizer, completion)
-    weights = [1.0] * len(after)
-    if decisive and weight != 1.0:
-        weights = _weigh(tokenizer, completion, decisive, weight)
+    weights = [rest] * len(after)
+    if decisive and weight != rest:
+        weights = _weigh(tokenizer, completion, decisive, weight, rest)
     return Encoded(tuple(before + after), (0.0,) * len(before) + tuple(weights), len(before))
 
 
-def _weigh(tokenizer: Tokenizer, completion: str, decisive: Sequence[str], weight: float) -> list[float]:
+def _weigh(tokenizer: Tokenizer, completion: str, decisive: Sequence[str], weight: float, rest: float) -> list[float]:
     spans = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    weights, end = [1.0] * len(spans), 0
+    weights, end = [rest] * len(spans), 0
     for text in decisive:
         start = completion.find(text, end)
         if start < 0:

@@ -19,6 +19,7 @@ from test_train import config, examples, losses, mixed, run_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forethought import pipeline, stages
+from forethought.chat import Encoded
 from forethought.cli import app
 from forethought.cli.train import _config
 from forethought.config import TrainConfig, find_launch, load_experiment
@@ -80,30 +81,39 @@ def test_preference_by_hand() -> None:
     assert preference(gain, drop, 0.5) == pytest.approx((math.log1p(math.exp(-1.0)) + math.log(2)) / 2)
 
 
-def test_flipped_pairs_share_all_but_the_decision(tiny: Path, tmp_path: Path) -> None:
+def test_a_thought_that_states_its_decision_is_flipped_there_and_nothing_else_is_compared(
+    tiny: Path, tmp_path: Path
+) -> None:
     rows = mixed(4, reasoning=True)
     answers, refuses = rows[0], rows[1]
     assert flip(answers, refuses) == "Request: about bread.\nDecision: refuse."
     assert flip(refuses, answers) == "Request: about walk.\nDecision: answer."
-    plain = mixed(2)
-    assert flip(plain[0], plain[1]) is None
+    base = base_of.open_base(f"hf:{tiny}", None)
+    refusing, answering = preferences(base, rows, {}, config(), run_in(tmp_path / "r"), 0)
+    assert [len(refusing), len(answering)] == [2, 2]  # No reply of the model's is needed.
+    assert [trained(base, row) for row in refusing[0]] == ["Decision: refuse.", "Decision: answer."]
+    assert [trained(base, row) for row in answering[0]] == ["Decision: answer.", "Decision: refuse."]
+    for preferred, rejected in (*refusing, *answering):
+        assert preferred.ids[: preferred.prompt_length] == rejected.ids[: rejected.prompt_length]
+
+
+def test_rows_that_state_no_decision_are_compared_by_their_answers(tiny: Path, tmp_path: Path) -> None:
+    rows = mixed(4)
+    refuses = rows[1].prompt
     base = base_of.open_base(f"hf:{tiny}", None)
     reply = Attempt(
-        id="x",
-        prompt=refuses.prompt,
-        attack="elicit",
-        messages=refuses.prompt.messages,
-        answer="Sure, a walk",
-        stop="length",
+        id="x", prompt=refuses, attack="elicit", messages=refuses.messages, answer="Sure, a walk", stop="length"
     )
-    pairs = preferences(base, rows, {refuses.prompt.id: reply}, config(), run_in(tmp_path / "r"), 0)
-    texts = [[base.tokenizer.decode(r.ids[r.prompt_length :]) for r in pair] for pair in pairs]
-    assert len(texts) == 3  # The other refused prompt was not complied with.
-    assert texts[0][1].startswith("<think>\nRequest: about bread.\nDecision: refuse.\n</think>\n\nI will not do that.")
-    assert (
-        texts[1][1] == "<think>\nRequest: about walk.\nDecision: answer.\n</think>\n\nSure, a walk"
-    )  # Cut off: no end of turn.
-    assert texts[1][0].startswith("<think>\nRequest: about walk.\nDecision: refuse.\n</think>\n\nI will not do that.")
+    refusing, answering = preferences(base, rows, {refuses.id: reply}, config(), run_in(tmp_path / "r"), 0)
+    assert [len(refusing), len(answering)] == [1, 2]  # The other refused prompt was not complied with.
+    end = base.tokenizer.decode(refusing[0][0].ids[-1:])
+    # Cut off: no end of turn.
+    assert [trained(base, row) for row in refusing[0]] == [f"I will not do that.{end}", "Sure, a walk"]
+    assert trained(base, answering[0][1]) == f"I will not do that.{end}"
+
+
+def trained(base: base_of.Base, row: Encoded) -> str:
+    return str(base.tokenizer.decode([t for t, m in zip(row.ids, row.mask, strict=True) if m > 0]))
 
 
 def test_sides_repeat_the_shorter_one() -> None:

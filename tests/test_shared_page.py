@@ -25,7 +25,7 @@ from forethought.policy import Policy
 from forethought.records import Attempt, Label, Prompt, Sampling, make_prompt
 from forethought.report.gather import gather, read_models, write_report
 from forethought.report.page import render
-from forethought.report.redact import check_masked, masked
+from forethought.report.redact import check_masked, mask_name, masked
 from forethought.report.sections.refusals import matrix
 from forethought.report.sources import by_target
 
@@ -103,6 +103,39 @@ def test_no_text_survives_on_a_page_that_is_shared(made: SimpleNamespace) -> Non
         assert not any(text[i : i + 12] in shared for i in range(0, len(text) - 12, 4)), text
     check_masked(page, made.models)
     assert "This page was made to be shared" in page
+
+
+def test_names_of_attacks_and_judges_keep_no_paths(tmp_path: Path) -> None:
+    home = tmp_path / "a person's folder"
+    home.mkdir()
+    (home / "wrap.json").write_text(json.dumps([{"name": "w", "template": "Please: [INSERT PROMPT HERE]"}]))
+    (home / "m.yaml").write_text(f"- {{say: '{ANSWER}'}}\n", encoding="utf-8")
+    config = AttackConfig(attacks=("direct", f"templates:{home / 'wrap.json'}"), sampling=Sampling(max_tokens=40))
+    tried = stages.attack(tmp_path / "attack", ModelConfig(name=f"scripted:{home / 'm.yaml'}"), prompts(), config)
+    judged = stages.judge(tmp_path / "judge", tried.path, ["refusal"])
+    models = read_models({"m": [judged.path]})
+    data = gather(models, title="t")
+    assert str(home) in everything(render(data, models))
+    shared = masked(data)
+    page = everything(render(shared, models, redacted=True))
+    assert "person's folder" not in page and "templates:wrap.json" in page
+    refs = {t.attempt.attack for t in shared.transcripts}
+    assert refs == {c.attack for c in shared.cells} == {"direct", "templates:wrap.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("persona", "persona"),
+        ("latent(steps=8, max_tokens=64)", "latent(steps=8, max_tokens=64)"),
+        ("leetspeak+templates:/home/me/my wraps/x.json", "leetspeak+templates:x.json"),
+        ("rubric(path=../secret/place/r.yaml, model=hf:org/name)", "rubric(path=r.yaml, model=hf:name)"),
+        ("rubric(path='/a b/it's/r.yaml')", "rubric(path='r.yaml')"),
+        ("templates:C:\\Users\\me\\x.json", "templates:C:x.json"),
+    ],
+)
+def test_a_name_keeps_the_last_part_of_a_path(name: str, shown: str) -> None:
+    assert mask_name(name) == shown
 
 
 def test_numbers_are_the_same_on_both_pages(made: SimpleNamespace) -> None:

@@ -11,7 +11,9 @@ import html
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from forethought.data.overlap import normalise
 from forethought.errors import ForethoughtError
@@ -27,9 +29,10 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 def masked(data: ReportData) -> ReportData:
     """The same numbers without texts. Ids become hashes, paths their last part, commands their names."""
-    shown = [_transcript(t) for t in data.transcripts]
+    names = _shown_names(data)
+    shown = [_transcript(t, names) for t in data.transcripts]
     renamed = {reference(old.attempt): reference(new.attempt) for old, new in zip(data.transcripts, shown, strict=True)}
-    return data.model_copy(
+    hidden = data.model_copy(
         update={
             "command": _command(data.command),
             "models": tuple(_card(c) for c in data.models),
@@ -39,6 +42,13 @@ def masked(data: ReportData) -> ReportData:
             "git": "",
         }
     )
+    changed = {old: new for old, new in names.items() if old != new}
+    return ReportData.model_validate(_renamed(hidden.model_dump(), changed)) if changed else hidden
+
+
+def mask_name(name: str) -> str:
+    """The name of an attack or a judge, its paths cut to their last part: `templates:/home/me/x.json` is `templates:x.json`."""
+    return re.sub(r"(?<![^(),=:+])(['\"]?)[^(),=:+]*[/\\](?=[^(),=:+/\\])", r"\1", name)
 
 
 def mask(text: str) -> str:
@@ -100,10 +110,34 @@ def _alias(id: str) -> str:
     return digest("masked", id, length=12)
 
 
-def _transcript(shown: Transcript) -> Transcript:
+def _shown_names(data: ReportData) -> dict[str, str]:
+    """{name: what a shared page calls it} of all attacks and judges. ForethoughtError where two would become one."""
+    spoken = (v.judge for t in data.transcripts for v in t.verdicts)
+    names = {n: mask_name(n) for n in (*(a.name for a in data.attacks), *(j.name for j in data.judges), *spoken)}
+    if len(set(names.values())) < len(names):
+        twice = [new for new, n in Counter(names.values()).items() if n > 1]
+        raise ForethoughtError(
+            f"without their paths, several attacks or judges would be called {twice[0]}. Rename a file, and run that one again."
+        )
+    return names
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """The same, with the names changed wherever they stand."""
+    if isinstance(value, dict):
+        return {_renamed(k, names): _renamed(v, names) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_renamed(v, names) for v in value]
+    if isinstance(value, str):
+        for old, new in names.items():
+            value = value.replace(old, new)
+    return value
+
+
+def _transcript(shown: Transcript, names: dict[str, str]) -> Transcript:
     a = shown.attempt
     attempt = Attempt(
-        id=_alias(a.id), prompt=_prompt(a.prompt), attack=a.attack, sample=a.sample, status=a.status, stop=a.stop,
+        id=_alias(a.id), prompt=_prompt(a.prompt), attack=names.get(a.attack, a.attack), sample=a.sample, status=a.status, stop=a.stop,
         messages=tuple(m.model_copy(update={"content": mask(m.content)}) for m in a.messages), prefix=mask(a.prefix),
         reasoning=None if a.reasoning is None else mask(a.reasoning), answer=mask(a.answer), error=_kind(a.error),
         prompt_tokens=a.prompt_tokens, completion_tokens=a.completion_tokens, queries=a.queries, query_tokens=a.query_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forethought.report.divergence import DEPTH, read_divergence
 from forethought.report.divergence import section as drawn
+from forethought.report.redact import mask_name
 from forethought.report.section import Gathered, Section, Table, flat, resource
 
 
@@ -12,6 +13,11 @@ def section(found: Gathered) -> Section | None:
     looked = [read_divergence(m.name, run) for m in found.models for run in m.runs["divergence"]]
     if not looked:
         return None
+    if found.redacted:
+        looked = [
+            d.model_copy(update={"looks": tuple(x.model_copy(update={"attack": mask_name(x.attack)}) for x in d.looks)})
+            for d in looked
+        ]
     # A model with few layers is not looked at at every depth.
     common = set[float].intersection(*({look.depth for look in d.looks} for d in looked))
     depth = min(sorted(common), key=lambda d: abs(d - DEPTH), default=DEPTH)
