@@ -300,6 +300,17 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     assert third.info["config"]["model"] == str(whole.path)
 
 
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_a_loss_is_a_mean_however_many_rows_go_at_once(reasoning: bool, tiny: Path, tmp_path: Path) -> None:
+    data, model = synth_run(tmp_path / "data", mixed(16, reasoning)), f"hf:{tiny}"
+    for at_once in (2, 16):
+        settings = config(
+            data=data, method="dpo(max_tokens=4)", steps=1, batch_size=8, rows_per_forward=at_once, validation=0
+        )
+        run = stages.train(tmp_path / str(at_once), model, settings)
+        assert losses(run.path) == [pytest.approx(math.log(2), abs=1e-4)]
+
+
 def test_rows_held_out_are_read_alike_by_every_method(tiny: Path, tmp_path: Path) -> None:
     data, model = synth_run(tmp_path / "data", mixed(24)), f"hf:{tiny}"
     found = {}

@@ -165,6 +165,8 @@ class Learner(Trainer):
 
     def __init__(self, options: dict[str, Any], rows: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # A loss is the mean of its forward. Left to what the model's forward accepts, those of a step would be added up and not averaged.
+        self.model_accepts_loss_kwargs = False
         self.options, self.rows, self.terms = options, rows, dict[str, list[torch.Tensor]]()
 
     def bare(self, model: Any) -> Any:
