@@ -177,6 +177,22 @@ def test_every_analysis_in_one_command(made: SimpleNamespace) -> None:
         CliRunner().invoke(app, ["analyze", "all", str(empty(made.home))], catch_exceptions=False)
 
 
+def test_runs_on_other_prompts_get_a_page_of_their_own(made: SimpleNamespace, tmp_path: Path) -> None:
+    config = AttackConfig(attacks=("direct",), sampling=Sampling(max_tokens=60))
+    target = ModelConfig(name=f"scripted:{made.home / 'plain'}.yaml")
+    other = stages.attack(tmp_path / "other", target, PROMPTS[:2], config)
+    judged = stages.judge(tmp_path / "other-judged", other.path, ["refusal"])
+    words = [
+        "analyze",
+        "all",
+        *(str(p) for p in (made.home / "plain-judged", made.home / "ignores-judged", judged.path)),
+    ]
+    said = CliRunner().invoke(app, words, catch_exceptions=False)
+    pages = [line for line in said.output.splitlines() if line.startswith("next: forethought report")]
+    assert len(pages) == 2 and "plain=" in pages[0] and "ignores=" in pages[0]
+    assert "ignores=" not in pages[1] and pages[1].endswith("--out runs/report-2.html")
+
+
 def empty(home: Path) -> Path:
     """A directory whose only run is of another kind."""
     stages.capability(home / "other" / "cap", ModelConfig(name="scripted:comply"), [f"arc:{question(home)}"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,20 +80,36 @@ def everything(
     Example: `forethought analyze all runs/attack-scot-judged runs/attack-base-judged --take 12`
     """
     found, log = _read(runs), Log()
-    judged = [f"{t.name}={path}" for t in found for path in t.judged]
     unjudged = [str(t.path) for t in found if not t.judged]
     if unjudged:
         print(f"without a judge run, so left out of samples, reasoning and the report: {', '.join(unjudged)}")
-    log.run("safe-of-n", _no_samples(found, judged), lambda: reasoning.safe_of_n(judged))
-    log.run("reasoning", _no_thoughts(found, judged), lambda: reasoning.reasoning(judged, policy=policy))
     for t in found:
         _ask(t, log, take, seed, overwrite)
-    _auroc([t.made["score"] for t in found if "score" in t.made], log)
-    shown = [f"{t.name}={path}" for t in found if t.judged for path in (*t.judged, *t.made.values())]
-    if shown:
-        print(f"\nnext: forethought report {' '.join(shown)}")
+    # What sets models side by side needs those that were asked the same prompts.
+    sets = _alike(found)
+    for alike in sets:
+        if len(sets) > 1:
+            print(f"\n=== on the same prompts: {', '.join(t.name for t in alike)}")
+        judged = [f"{t.name}={path}" for t in alike for path in t.judged]
+        log.run("safe-of-n", _no_samples(alike, judged), partial(reasoning.safe_of_n, judged))
+        log.run("reasoning", _no_thoughts(alike, judged), partial(reasoning.reasoning, judged, policy=policy))
+        _auroc([t.made["score"] for t in alike if "score" in t.made], log)
+    for n, alike in enumerate(sets, 1):
+        shown = [f"{t.name}={path}" for t in alike if t.judged for path in (*t.judged, *t.made.values())]
+        if shown:
+            print(f"\nnext: forethought report {' '.join(shown)}{f' --out runs/report-{n}.html' if n > 1 else ''}")
     if log.failed:
         raise ForethoughtError(f"{len(log.failed)} analyses failed, as said above: {', '.join(log.failed)}.")
+
+
+def _alike(found: list[Tried]) -> list[list[Tried]]:
+    """Those that were asked the same prompts, with the same sampling, together."""
+    from forethought.report.sources import comparable
+
+    sets: dict[str, list[Tried]] = {}
+    for t in found:
+        sets.setdefault(comparable(t.source), []).append(t)
+    return list(sets.values())
 
 
 def _ask(t: Tried, log: Log, take: int | None, seed: int, overwrite: bool) -> None:
