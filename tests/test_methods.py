@@ -194,6 +194,15 @@ def test_circuit_breaker_adapts_the_first_layers_and_keeps_what_it_elicited(tiny
         circuit_breaker(layers=(3,))(mixed(8), f"hf:{tiny}", config(), run, 0)
 
 
+def test_a_circuit_breaker_of_a_model_that_refuses_keeps_its_refusals(tiny: Path, tmp_path: Path) -> None:
+    data, model = synth_run(tmp_path / "data", mixed(8)), f"hf:{tiny}"
+    settings = {"data": data, "steps": 1, "batch_size": 4, "validation": 0}
+    first = stages.train(tmp_path / "first", model, config(**settings))
+    changed = config(**settings | {"method": "circuit_breaker(max_tokens=6)", "init": str(first.path)})
+    counts = stages.train(tmp_path / "second", model, changed).info["counts"]
+    assert (counts["planned"], counts["ok"]) == (8, 8) and "without use to the method" not in counts
+
+
 def latent_trainer(tiny: Path, tmp_path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     base, run, rows = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "l"), mixed(4)
     reply = Attempt(

@@ -3,7 +3,8 @@
 On harmful completions the adapted hidden states are turned away from the original ones (ReLU of their cosine); on all other rows they stay
 (L2 distance). The weights move from the first to the second over the run. Original states are those of the same model with its adapter off.
 Known: losses, schedule, layers, alpha, learning rate, steps. Ours: the harmful completions are the defended model's own, and the
-rows to keep are those of the training data that do not refuse, so that no evaluation set is among them.
+rows to keep are those of the training data that do not refuse, so that no evaluation set is among them. Rerouting does not teach to refuse:
+from a model that already does (`init=RUN`) the rows that refuse are kept as well [ours].
 
 The distance is a share of the state's own length [ours]. In SmolLM2 states are 150 to 240 long, and that of the first token 23,000: the
 plain distance then keeps the other loss from ever starting, and its cosine stays at 0.9999 (docs/training.md).
@@ -50,13 +51,13 @@ def circuit_breaker(
         refused, others = by_decision(fitting, "circuit_breaker")
         replies = elicit(refused, base, config, run, seed, opening, max_tokens)
         harmful = [encode_elicited(base, reply, None, config.max_length) for reply in replies.values()]
-        kept = encode(base, others, config, run)
+        kept = encode(base, fitting if config.init else others, config, run)
         data = side_by_side(harmful, kept, seed)
         trainer = make_trainer(
             Rerouting, base, data, config, run, seed, held=encode_held(base, held, config, run), layers=max(chosen),
             alpha=alpha, layers_compared=chosen,
         )  # fmt: skip
-        used, spare = len(harmful) + len(kept), len(refused) - len(harmful)
+        used, spare = (len(kept), 0) if config.init else (len(harmful) + len(kept), len(refused) - len(harmful))
         return fit(trainer, base, run, used=used, spare=spare, elicited=len(harmful), layers=list(chosen))
 
     return learn
