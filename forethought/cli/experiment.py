@@ -47,6 +47,6 @@ def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool, dry
         print("\n".join(plan_experiment(experiment, out)))
         return
     page = run_experiment(experiment, out, print, overwrite)
-    print(
-        f"\nreport: {page}\nlook at it in a browser, or talk to a model: forethought chat {out / experiment.name}/train/NAME"
-    )
+    trained = [n for n, t in experiment.train.items() if t.method != "prompt"]
+    talk = f", or talk to a model: forethought chat {out / experiment.name / 'train' / trained[-1]}" if trained else ""
+    print(f"\nreport: {page}\nlook at it in a browser{talk}")
