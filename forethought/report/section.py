@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from forethought.analysis.rates import Rate
 from forethought.progress import duration
@@ -139,11 +139,16 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "pct": text.percent, "span": text.span, "duration": duration, "points": text.points, "p": text.p_value,
-        "points_span": text.points_span, "tidy": text.tidy,
+        "points_span": text.points_span, "tidy": text.tidy, "breakable": _breakable,
     }  # fmt: skip
     drawn = {name: _drawn(getattr(figures, name)) for name in ("badge", "strip", "change")}
     environment.globals |= {**drawn, "colour": figures.colour}
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after an underscore."""
+    return escape(clean(name)).replace("_", Markup("_<wbr>"))
 
 
 def _drawn(drawing: Callable[..., str]) -> Callable[..., Markup]:
