@@ -55,7 +55,7 @@ def test_greedy_matches_generate(model: HFModel) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_reply_does_not_depend_on_its_neighbours(model: HFModel, temperature: float) -> None:
-    """Alone, in a crowd, and in another order: identical. More rows than slots, so that slots are refilled."""
+    """Alone, in a crowd, and in another order: identical. More rows than decode at once, so that others follow."""
     texts = [f"{a}{b}" for a in TEXTS for b in TEXTS]
     sampling = Sampling(max_tokens=16, temperature=temperature)
     crowd = replies(model, texts, sampling=sampling)
@@ -162,7 +162,7 @@ def test_choosing_does_not_depend_on_neighbours(tiny: Path) -> None:
 def test_choosing_packed_and_apart_agree(tiny: Path) -> None:
     """Options in one masked row, and one row an option as for architectures that take no mask of ours."""
     model, apart = load_hf(str(tiny)), load_hf(str(tiny))
-    apart.slotted = False
+    apart.paged = False
     for options in ((" yes", " no, never", " perhaps it is so"), (" a", " b"), (" one and only",)):
         question = Choose("target", user("Is bread good?"), options, prefix="A:")
         (one,), (two,) = chosen(model, [question]), chosen(apart, [question])
@@ -238,7 +238,7 @@ def by_hand(model: HFModel, text: str, tokens: int) -> str:
 
 
 def test_rows_beyond_a_window_are_decoded_with_it(tiny: Path) -> None:
-    """Mistral's first models say their window by its length alone: rows within it go into slots, longer ones do not."""
+    """Mistral's first models say their window by its length alone: rows within it are decoded together, longer ones are not."""
     within, beyond = "hi", "Which bread is best with soup, and which one with cheese? " * 2
     sampling = Sampling(max_tokens=8)
     wanted = like_tiny(tiny, MistralConfig, sliding_window=40, num_key_value_heads=2)
@@ -248,11 +248,11 @@ def test_rows_beyond_a_window_are_decoded_with_it(tiny: Path) -> None:
     model = like_tiny(tiny, MistralConfig, sliding_window=40, num_key_value_heads=2)
     done = replies(model, texts, sampling=sampling)
     assert {text: reply.value.text for text, reply in done.items() if reply.value} == texts
-    assert model.slotted
+    assert model.paged
 
 
 @pytest.mark.parametrize("kind", ["nemotron", "deepseek"])
-def test_families_that_slots_do_not_serve_are_read_row_by_row(tiny: Path, kind: str) -> None:
+def test_families_that_pages_do_not_serve_are_read_row_by_row(tiny: Path, kind: str) -> None:
     """Nemotron's layers hand nothing on to attention, DeepSeek's keep a compressed state."""
     if kind == "nemotron":
         model = like_tiny(tiny, NemotronConfig, num_key_value_heads=2)
@@ -271,7 +271,7 @@ def test_the_makers_advice_on_sampling_is_not_taken(tiny: Path) -> None:
     tokenizer, weights = load_weights(str(tiny), "float32")
     weights.generation_config.repetition_penalty = 50.0
     single = HFModel(weights, tokenizer, "tiny")
-    single.slotted = False
+    single.paged = False
     sampling = Sampling(max_tokens=10)
     wanted = replies(load_hf(str(tiny)), TEXTS[:3], sampling=sampling)
     assert replies(single, TEXTS[:3], sampling=sampling) == wanted
@@ -286,11 +286,11 @@ def test_long_contexts_do_not_take_memory_without_end(tiny: Path) -> None:
 
 
 def test_plain_generate_serves_other_architectures(tiny: Path) -> None:
-    """With slots switched off, as for models with windows, greedy replies are the same."""
-    slots, single = load_hf(str(tiny)), load_hf(str(tiny))
-    single.slotted = False
+    """With pages switched off, as for models with windows, greedy replies are the same."""
+    paged, single = load_hf(str(tiny)), load_hf(str(tiny))
+    single.paged = False
     sampling = Sampling(max_tokens=10)
-    assert replies(slots, TEXTS[:3], sampling=sampling) == replies(single, TEXTS[:3], sampling=sampling)
+    assert replies(paged, TEXTS[:3], sampling=sampling) == replies(single, TEXTS[:3], sampling=sampling)
     single.stops = frozenset()
     (done,) = replies(single, TEXTS[:1], sampling=sampling).values()
     assert done.value is not None and (done.value.stop, done.value.completion_tokens) == ("length", 10)

@@ -177,7 +177,7 @@ def test_a_killed_run_ends_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch, 
 def test_a_run_reads_a_prompt_once_for_all_its_samples(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also with more prompts than slots, and replies of a sample do not depend on how many others there are."""
+    """Also with more prompts than decode at once, and replies of a sample do not depend on how many others there are."""
     read: list[int] = []
     forward = Decoder._forward
 

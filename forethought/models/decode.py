@@ -1,7 +1,7 @@
 """Local decoding: one forward pass a step, over a token of every decoding row and over pieces of the prompts that wait.
 
 So prompts are read in the same products as replies are written, no row waits for another, and nothing is padded to the longest. A row is
-cut into pieces by its own length alone, and every sum is made in an order that does not depend on what else is in the pass (`slots.py`,
+cut into pieces by its own length alone, and every sum is made in an order that does not depend on what else is in the pass (`pages.py`,
 `packed.py`). So on CPU a reply is the same to the bit whatever runs beside it (tests say so), and a resumed run repeats an
 uninterrupted one. What rows begin with alike (a system prompt, demonstrations, or all of it where a prompt is sampled many times) is
 read once and copied.
@@ -9,6 +9,8 @@ read once and copied.
 
 from __future__ import annotations
 
+import heapq
+from bisect import insort
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
@@ -18,14 +20,14 @@ from transformers.cache_utils import Cache
 
 from forethought.models.caching import with_cache
 from forethought.models.packed import GRAIN
-from forethought.models.slots import STEP, Plan, SlotLayer, Span
+from forethought.models.pages import PAGE, PagedLayer, Plan, Span
 from forethought.records import Reply, Sampling
 
 POSITIONS = 128
-PIECE = 16
-HEADS = 8
-# An idle decoder keeps slots of up to so many columns, with the prompts in them.
-KEPT = 4 * STEP
+PIECE = 32
+# What was read of prompts is kept for later rows, up to so many pages; an idle decoder keeps as many for rows to come.
+KEPT = 32
+Kept = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Row:
     reply: Reply | None = None
     generator: torch.Generator | None = None
     todo: deque[Piece] = field(default_factory=deque)
-    slot: int = -1
+    pages: list[int] = field(default_factory=list)
     filled: int = 0
     source: Row | None = None
 
@@ -96,135 +98,159 @@ class Row:
 
 
 class Decoder:
-    """Works off `queue` in at most `slots` slots of at most `columns` columns in all. `step` is one pass; it returns the rows that ended.
+    """Works off a queue, at most `most` rows at once, in pages of at most `columns` columns in all. `step` is one pass; it returns the
+    rows that ended.
 
+    Who may write most goes first, so that no few are left to the end; choices go before them, since others wait for what is chosen. A row
+    starts when all that it may come to need is there, and takes pages as it goes on, the lowest that are free.
     A pass has as many positions as it needs, but at least `least`, so that sums keep their order.
     """
 
-    def __init__(self, model: PreTrainedModel, stops: frozenset[int], slots: int, columns: int, least: int) -> None:
-        self.model, self.stops, self.slots, self.columns = model, stops, slots, columns
+    def __init__(self, model: PreTrainedModel, stops: frozenset[int], most: int, columns: int, least: int) -> None:
+        self.model, self.stops, self.most, self.columns = model, stops, most, columns
         self.least = least
-        self.queue: deque[Row] = deque()
-        self.rows: dict[int, Row] = {}
-        self._held: dict[int, Row] = {}
-        self._heads: OrderedDict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = OrderedDict()
-        self._layers = [SlotLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
+        self.queue: list[Row] = []
+        self.rows: list[Row] = []
+        self._free: list[int] = []
+        self._prompts: OrderedDict[tuple[int, ...], Kept] = OrderedDict()
+        self._layers = [PagedLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
 
     @property
     def busy(self) -> bool:
         return bool(self.queue or self.rows)
 
+    def submit(self, row: Row) -> None:
+        insort(self.queue, row, key=lambda r: (not r.options, -r.sampling.max_tokens))
+
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        self._copy_shared()
         if not self.queue:
             self._close_gaps()
         self._admit()
-        decoding = [r for _, r in sorted(self.rows.items()) if not (r.todo or r.options or r.source)]
+        decoding = [r for r in self.rows if not (r.todo or r.options or r.source)]
         pieces, room = [], POSITIONS - len(decoding)
-        for row in self.rows.values():
+        for row in self.rows:
             while row.todo and row.source is None and len(row.todo[0].tokens) <= room:
                 room -= len(row.todo[0].tokens)
                 pieces.append((row, row.todo.popleft()))
         logits = self._forward(decoding, pieces)
-        self._keep_heads()
+        # Before the pages of rows that end are given to others.
+        for row in self.rows:
+            if row.source is not None:
+                self._share(row, row.source, row.shares(row.source))
+            if row.head and row.filled >= row.head:
+                self._keep(row, row.head)
         ended = self._accept(decoding, logits) + self._score(pieces, logits[len(decoding) :])
         for row in ended:
-            del self.rows[row.slot]
-        if not self.busy and self._layers[0].columns > KEPT:
-            self._held.clear()
+            # A sample, or a choice, is likely to be followed by another one.
+            if row.options or row.sampling.temperature > 0:
+                self._keep(row, len(row.ids) - 1)
+            self.rows.remove(row)
+            for page in row.pages:
+                heapq.heappush(self._free, page)
+        if not self.busy and self._layers[0].size > KEPT:
+            self._free.clear()
             for layer in self._layers:
                 layer.clear()
         return ended
 
     def _admit(self) -> None:
-        """Rows from the queue into free slots, as long as all fits."""
-        while self.queue:
+        """Rows from the queue, as long as all fits."""
+        while self.queue and len(self.rows) < self.most:
             row = self.queue[0]
-            columns = max(self._layers[0].columns, -(-row.need // STEP) * STEP)
-            most = min(self.slots, max(1, self.columns // columns))
-            free = next((i for i in range(most) if i not in self.rows), None)
-            if free is None or (self.rows and max(self.rows) >= most):
+            if self.rows and sum(_pages(r.need) for r in (*self.rows, row)) * PAGE > self.columns:
                 return
-            self.queue.popleft()
-            row.slot = free
-            for layer in self._layers:
-                layer.rows, layer.columns = min(max(layer.rows, 1 << free.bit_length()), most), columns
-            self._held = {slot: held for slot, held in self._held.items() if slot < most}
-            source = max(self._held.values(), key=row.shares, default=None)
+            self.queue.pop(0)
+            known = next(
+                (ids for ids in (row.ids[:-1], row.ids[: row.head]) if ids and tuple(ids) in self._prompts), []
+            )
+            source = max(self.rows, key=row.shares, default=None)
             shared = row.shares(source) if source else 0
-            head = tuple(row.ids[: row.head])
-            if source is not None and shared >= max(row.head, 1):
+            if source is not None and shared > len(known):
                 self._share(row, source, shared)
-            elif head in self._heads:
-                self._heads.move_to_end(head)
-                for layer, (keys, values) in zip(self._layers, self._heads[head], strict=True):
-                    layer.write(free, keys, values)
-                row.filled = row.head
+            elif known:
+                self._prompts.move_to_end(tuple(known))
+                pages = self._take(row, len(known))
+                for layer, (keys, values) in zip(self._layers, self._prompts[tuple(known)], strict=True):
+                    layer.write(pages, keys, values)
+                row.filled = len(known)
             row.cut(max(row.filled, shared if row.source else 0))
-            self.rows[free] = self._held[free] = row
+            self.rows.append(row)
             if row.sampling.temperature > 0:
                 row.generator = torch.Generator(device=self.model.device).manual_seed(row.seed)
+
+    def _take(self, row: Row, columns: int) -> list[int]:
+        """The row's pages, with room for so many columns."""
+        while len(row.pages) < _pages(columns):
+            if not self._free:
+                size = self._layers[0].size
+                grown = min(max(1, 2 * size), max(self.columns // PAGE, _pages(row.need)))
+                self._free = list(range(size, grown))
+                for layer in self._layers:
+                    layer.size = grown
+            row.pages.append(heapq.heappop(self._free))
+        return row.pages
 
     def _share(self, row: Row, source: Row, columns: int) -> None:
         """Take over columns of another row, now or as soon as it has them."""
         if source.filled < columns:
             row.source = source
         else:
-            if source.slot != row.slot:
-                for layer in self._layers:
-                    layer.copy(source.slot, row.slot, columns)
+            pages = self._take(row, columns)
+            for layer in self._layers:
+                layer.write(pages, *layer.read(source.pages[: len(pages)]))
             row.source, row.filled = None, columns
 
-    def _copy_shared(self) -> None:
-        for row in self.rows.values():
-            if row.source is not None:
-                self._share(row, row.source, row.shares(row.source))
+    def _keep(self, row: Row, columns: int) -> None:
+        """Copy what was read of a row's first columns, for rows that begin alike."""
+        ids = tuple(row.ids[:columns])
+        if not ids or ids in self._prompts:
+            return
+        self._prompts[ids] = [layer.read(row.pages[: _pages(columns)]) for layer in self._layers]
+        while len(self._prompts) > 1 and sum(map(_pages, map(len, self._prompts))) > KEPT:
+            self._prompts.popitem(last=False)
 
     def _close_gaps(self) -> None:
-        """With nothing left to fill them, free slots below the last row are taken by it, so that a pass reads fewer."""
-        while self.rows and (top := max(self.rows)) >= len(self.rows):
-            row, free = self.rows[top], next(i for i in range(top) if i not in self.rows)
-            if any(r.source is row for r in self.rows.values()):
+        """With nothing left to fill them, free pages below the highest that is used take over its content, so that a pass reads fewer."""
+        used = sorted(((page, row, i) for row in self.rows for i, page in enumerate(row.pages)), key=lambda x: -x[0])
+        for page, row, i in used:
+            if not self._free or self._free[0] > page:
                 return
+            row.pages[i] = heapq.heapreplace(self._free, page)
             for layer in self._layers:
-                layer.copy(top, free, row.need if row.todo else len(row.ids) + len(row.out))
-            del self.rows[top], self._held[top]
-            row.slot, self.rows[free], self._held[free] = free, row, row
+                layer.write([row.pages[i]], *layer.read([page]))
 
     def _forward(self, decoding: list[Row], pieces: list[tuple[Row, Piece]]) -> torch.Tensor:
         """Logits [len(decoding) + what the pieces want scored, vocabulary]."""
         device = self.model.device
         tokens = [r.out[-1] if r.out else r.ids[-1] for r in decoding]
         columns = [len(r.ids) + len(r.out) - 1 for r in decoding]
-        places, slots = list(columns), [r.slot for r in decoding]
+        positions, pages = (
+            list(columns),
+            [self._take(r, c + 1)[c // PAGE] for r, c in zip(decoding, columns, strict=True)],
+        )
         wanted, spans = list(range(len(decoding))), []
         for row, piece in pieces:
-            n, at = len(piece.tokens), len(tokens)
-            own = torch.arange(piece.column, piece.column + n, device=device)[:, None]
-            seen = torch.arange(piece.column + n, device=device)[None]
+            n, at, end = len(piece.tokens), len(tokens), piece.column + len(piece.tokens)
+            held = self._take(row, end)[: _pages(end)]
+            own = torch.arange(piece.column, end, device=device)[:, None]
+            seen = torch.arange(len(held) * PAGE, device=device)[None]
             hidden = (seen >= piece.base) & ((seen < piece.start) | (seen > own))
-            spans.append(Span(row.slot, at, n, piece.column + n, hidden))
+            spans.append(Span(torch.tensor(held, device=device), at, n, hidden))
             wanted += [at + i for i in sorted({i for i, _, _ in piece.scored})]
             tokens += piece.tokens
-            columns += range(piece.column, piece.column + n)
-            places += range(piece.position, piece.position + n)
-            slots += [row.slot] * n
-            row.filled = piece.column + n
-        top, end = max(slots[: len(decoding)], default=-1) + 1, max(columns[: len(decoding)], default=0) + 1
-        last = torch.zeros(top, dtype=torch.long)
-        for slot, column in zip(slots, columns[: len(decoding)], strict=False):
-            last[slot] = column
-        beyond = torch.arange(end, device=device)[None] > last.to(device)[:, None]
-        index = torch.tensor([slots, columns], device=device)
-        plan = Plan(index[0], index[1], len(decoding), top, end, beyond[:, None, None], spans)
+            positions += range(piece.position, piece.position + n)
+            columns += range(piece.column, end)
+            pages += [held[c // PAGE] for c in range(piece.column, end)]
+            row.filled = end
+        plan = self._plan(decoding, pages, columns, spans)
         for layer in self._layers:
             layer.plan = plan
-        ids, positions, kept = (torch.tensor(self._padded(x), device=device) for x in (tokens, places, wanted))
+        ids, places, kept = (torch.tensor(self._padded(x), device=device) for x in (tokens, positions, wanted))
         return self.model(  # type: ignore[no-any-return]
             input_ids=ids[None],
-            position_ids=positions[None],
+            position_ids=places[None],
             # Four dimensions: transformers takes it for a finished mask and leaves it alone.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
             **with_cache(self.model, self._cache),
@@ -232,17 +258,30 @@ class Decoder:
             plan=plan,
         ).logits[0, : len(wanted)]
 
+    def _plan(self, decoding: list[Row], pages: list[int], columns: list[int], spans: list[Span]) -> Plan:
+        device = self.model.device
+        read = [(page, i, j) for i, row in enumerate(decoding) for j, page in enumerate(row.pages)]
+        most = max((len(row.pages) for row in decoding), default=0)
+        nth = [torch.tensor([n for n, (_, _, j) in enumerate(read) if j == k], device=device) for k in range(most)]
+        last = torch.tensor(columns[: len(decoding)], dtype=torch.long, device=device)
+        beyond = torch.arange(most * PAGE, device=device)[None] > last[:, None]
+        index = torch.tensor(read, dtype=torch.long, device=device).view(-1, 3)
+        return Plan(
+            pages=torch.tensor(pages, device=device),
+            columns=torch.tensor([c % PAGE for c in columns], device=device),
+            decoding=len(decoding),
+            top=max((page for page, _, _ in read), default=-1) + 1,
+            read=index[:, 0],
+            rows=index[:, 1],
+            places=index[:, 2],
+            nth=nth,
+            hidden=beyond[:, None, None],
+            spans=spans,
+        )
+
     def _padded(self, numbers: list[int]) -> list[int]:
         size = max(self.least, -(-len(numbers) // GRAIN) * GRAIN)
         return numbers + [0] * (size - len(numbers))
-
-    def _keep_heads(self) -> None:
-        for row in self.rows.values():
-            ids = tuple(row.ids[: row.head])
-            if row.head and row.filled >= row.head and ids not in self._heads:
-                self._heads[ids] = [layer.read(row.slot, row.head) for layer in self._layers]
-                if len(self._heads) > HEADS:
-                    self._heads.popitem(last=False)
 
     def _accept(self, decoding: list[Row], logits: torch.Tensor) -> list[Row]:
         ended = []
@@ -270,7 +309,11 @@ class Decoder:
             for i, option, token in piece.scored:
                 row.sums[option] += float(table[at + i, token])
             at += len({i for i, _, _ in piece.scored})
-        return [r for r in self.rows.values() if r.options and not r.todo and r.source is None]
+        return [r for r in self.rows if r.options and not r.todo and r.source is None]
+
+
+def _pages(columns: int) -> int:
+    return -(-columns // PAGE)
 
 
 def greedy(logits: torch.Tensor) -> list[int]:

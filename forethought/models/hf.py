@@ -1,4 +1,4 @@
-"""`hf:` a local transformers model, with or without a LoRA adapter, on CPU or CUDA. Packs whatever asks are pending into its slots."""
+"""`hf:` a local transformers model, with or without a LoRA adapter, on CPU or CUDA. Packs whatever asks are pending into one pass."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from forethought.models.decode import POSITIONS, Decoder, Row
 from forethought.models.heap import keep_pages
 from forethought.models.hub import OUT_OF_REACH, is_out_of_reach
 from forethought.models.packed import pack_linears
-from forethought.models.slots import ATTENTION, plain_attention, window
+from forethought.models.pages import ATTENTION, plain_attention, window
 from forethought.records import Found, Reply, Sampling, digest
 from forethought.run import hash_file
 
 # Weights load in a second; a bar for each load drowns our own progress.
 hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-# Rows of up to SHORT tokens decode in up to SLOTS slots of up to COLUMNS columns in all; longer ones in as many as two of full length
+# Of rows of up to SHORT tokens up to ROWS decode at once, in up to COLUMNS columns in all; longer ones in as many as two of full length
 # need, but no more than that: two contexts of 128 K tokens would take more memory than the weights. One row always fits.
-SLOTS = 64
+ROWS = 64
 COLUMNS = 24 * 1024
 LONGEST = 2
 SHARED = 16
@@ -56,15 +56,15 @@ class HFModel:
         self.pinned = True
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        self.slotted, self.window = plain_attention(model), window(model)
+        self.paged, self.window = plain_attention(model), window(model)
         # What its makers recommend (a repetition penalty, say) is no part of how we say that we sample.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._decoders: list[Decoder] = []
-        if self.slotted:
+        if self.paged:
             model.set_attn_implementation(ATTENTION)
             least = pack_linears(model, POSITIONS)
             self._decoders = [
-                Decoder(model, self.stops, SLOTS, columns, least)
+                Decoder(model, self.stops, ROWS, columns, least)
                 for columns in (COLUMNS, min(COLUMNS, LONGEST * self.context))
             ]
         self._singles: deque[Row] = deque()
@@ -99,11 +99,11 @@ class HFModel:
             return
         opened = opens_thought(self.render(replace(question, prefix="")))
         row = Row(ticket, ids, sampling, seed, opened, options=options)
-        if not self.slotted or (self.window and row.need > self.window):
+        if not self.paged or (self.window and row.need > self.window):
             self._singles.append(row)
         else:
             row.head = self._head(question, ids)
-            self._decoders[row.need > SHORT].queue.append(row)
+            self._decoders[row.need > SHORT].submit(row)
 
     def search(self, ticket: int, question: Search, seed: int) -> None:
         """Queue a search; it is run when nothing else is pending, so that what is found is used and saved before the next one."""
@@ -223,7 +223,7 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
     # Replies that older versions kept of models with windows, or read one row at a time, are not these.
-    way = "slots-8" if plain_attention(model) and not window(model) else "rows-9"
+    way = "pages-1" if plain_attention(model) and not window(model) else "rows-9"
     identity = digest(weights, dtype, device, way)
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 

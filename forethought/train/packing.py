@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from forethought.models.slots import plain_attention, window
+from forethought.models.pages import plain_attention, window
 
 ATTENTION = "forethought_rows"
 

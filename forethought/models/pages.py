@@ -1,0 +1,202 @@
+"""Keys and values in pages, and attention over them, for a forward pass over token positions of many rows at once.
+
+A row holds as many pages as its text so far needs, wherever they lie (as in vLLM, arXiv 2309.06180), so that short rows pay nothing for
+long ones. A pass holds one new token of each decoding row, and pieces of prompts. What is batched over positions (linear layers, norms)
+gives a position the same numbers whatever stands beside it; attention is computed by page and added up by row, in an order that does not
+depend on other rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import CacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+ATTENTION = "forethought_pages"
+# Columns of a page.
+PAGE = 128
+# Families whose layers do not hand on to attention what the model is called with.
+DEAF = ("nemotron",)
+
+
+@dataclass
+class Span:
+    """A piece of one row in a pass: positions `at` to `at + count`, which see `hidden`'s complement of its pages ([k], in order).
+
+    hidden: bool [count, k * PAGE].
+    """
+
+    pages: torch.Tensor
+    at: int
+    count: int
+    hidden: torch.Tensor
+
+
+@dataclass
+class Plan:
+    """Where each position of a pass is kept (`pages`, `columns`: [used]), and what it sees. Its first `decoding` positions are one new
+    token of each row; their pages are listed in `read` ([k]), with the row (`rows`) and the place in it (`places`) of each. `nth` are, for
+    each place, the lines of that list. All pages lie below `top`.
+
+    hidden: bool [decoding, 1, 1, most pages of a row * PAGE].
+    """
+
+    pages: torch.Tensor
+    columns: torch.Tensor
+    decoding: int
+    top: int
+    read: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    nth: list[torch.Tensor]
+    hidden: torch.Tensor
+    spans: list[Span]
+
+
+def plain_attention(model: Any) -> bool:
+    """Whether every layer is plain full attention through transformers' attention interface, for rows of up to `window(model)` tokens."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    # DeepSeek's kind keeps one compressed state in place of keys and values.
+    plain = plain and not getattr(config, "kv_lora_rank", None) and config.model_type not in DEAF
+    own = bool(getattr(model, "_supports_sdpa", False)) and bool(getattr(model, "_supports_attention_backend", False))
+    return plain and own and not getattr(config, "is_encoder_decoder", False)
+
+
+def window(model: Any) -> int | None:
+    """How many tokens back each layer sees, where that is fewer than all: Mistral's first models, Phi-3 and Starcoder2 say so by this
+    number alone, without a list of layer types."""
+    config = model.config.get_text_config()
+    if getattr(config, "layer_types", None):
+        return None
+    return getattr(config, "sliding_window", None) or None
+
+
+def paged_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    plan: Plan | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Grouped-query attention: query [1, H, M, D], key [P, G, D, PAGE], value [P, G, PAGE, D]. Without a plan it is transformers' own
+    sdpa."""
+    if plan is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    _, heads, count, width = query.shape
+    groups = key.shape[1]
+    scale = kwargs.get("scaling") or width**-0.5
+    # [M, G, H/G, D]
+    asked = (query[0].to(key.dtype) * scale).transpose(0, 1).reshape(count, groups, heads // groups, width)
+    out = torch.zeros_like(asked)
+    if plan.decoding:
+        out[: plan.decoding] = _decode(asked, key[: plan.top], value[: plan.top], plan)
+    for span in plan.spans:
+        rows = asked[span.at : span.at + span.count].permute(1, 2, 0, 3)
+        said = _read(rows.reshape(1, groups, -1, width), key[span.pages], value[span.pages], span.hidden)
+        out[span.at : span.at + span.count] = said.view(rows.shape).permute(2, 0, 1, 3)
+    return out.view(1, count, heads, width).to(query.dtype), None
+
+
+def _decode(asked: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """One token a row: asked [M, G, Q, D]; returns [decoding, G, Q, D]. Every page is multiplied once, where it lies."""
+    n, shape = plan.decoding, asked.shape[1:-1]
+    most = len(plan.nth)
+    by_page = asked.new_zeros(plan.top, *asked.shape[1:]).index_copy_(0, plan.read, asked[plan.rows])
+    scores = torch.matmul(by_page, key)
+    table = scores.new_zeros(n, *shape, most, PAGE)
+    table[plan.rows, :, :, plan.places] = scores[plan.read]
+    table = table.view(n, *shape, most * PAGE).masked_fill_(plan.hidden, -math.inf)
+    weights = table.softmax(-1, dtype=torch.float32).to(value.dtype).view(n, *shape, most, PAGE)
+    scores.index_copy_(0, plan.read, weights[plan.rows, :, :, plan.places])
+    found = torch.matmul(scores, value)
+    out = asked.new_zeros(n, *asked.shape[1:])
+    for lines in plan.nth:
+        rows = plan.rows[lines]
+        out[rows] += found[plan.read[lines]]
+    return out
+
+
+def _read(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """A piece of one row: query [1, G, Q, D], the row's own pages key [k, G, D, PAGE] and value [k, G, PAGE, D]; hidden [N, k * PAGE],
+    where the Q queries are N positions by H/G heads. Returns [G, Q, D]."""
+    k, groups, count = len(key), query.shape[1], query.shape[2]
+    scores = torch.matmul(query, key).permute(1, 2, 0, 3).reshape(groups, -1, *hidden.shape)
+    weights = scores.masked_fill_(hidden, -math.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    weights = weights.view(groups, count, k, PAGE)
+    out = torch.matmul(weights[:, :, 0], value[0])
+    for page in range(1, k):
+        out += torch.matmul(weights[:, :, page], value[page])
+    return out
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, paged_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+
+
+class PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer's keys [P, G, D, PAGE] and values [P, G, PAGE, D], in float32 on CPU. `size` says how many pages there are to be, `plan`
+    where the next pass is to be kept."""
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.plan: Plan | None = None
+        self.size = 0
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None: ...
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Keep key_states and value_states [1, G, M, D]; returns all that is kept."""
+        plan = self.plan
+        assert plan is not None
+        keys, values = self._fit(key_states)
+        used = len(plan.pages)
+        for kept, new in ((keys.transpose(2, 3), key_states), (values, value_states)):
+            kept[plan.pages, :, plan.columns] = new[0, :, :used].transpose(0, 1).to(kept.dtype)
+        return keys, values
+
+    def _fit(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that is kept, with room for `size` pages; `like` is [.., G, .., D]."""
+        if self.keys is None or self.values is None or len(self.keys) < self.size:
+            groups, width = like.shape[-3], like.shape[-1]
+            # CPU's batched products are several times slower in bfloat16 than in float32.
+            dtype = torch.float32 if like.device.type == "cpu" else like.dtype
+            keys = like.new_zeros(self.size, groups, width, PAGE, dtype=dtype)
+            values = like.new_zeros(self.size, groups, PAGE, width, dtype=dtype)
+            if self.keys is not None and self.values is not None:
+                keys[: len(self.keys)], values[: len(self.values)] = self.keys, self.values
+            self.keys, self.values = keys, values
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length(), 0
+
+    def get_seq_length(self) -> int:
+        return self.size * PAGE
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def clear(self) -> None:
+        self.keys = self.values = None
+        self.size = 0
+
+    def read(self, pages: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of what lies in pages."""
+        return self.keys[pages], self.values[pages]  # type: ignore[index]
+
+    def write(self, pages: list[int], keys: torch.Tensor, values: torch.Tensor) -> None:
+        kept = self._fit(values)
+        kept[0][pages], kept[1][pages] = keys, values
