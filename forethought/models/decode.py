@@ -259,23 +259,27 @@ class Decoder:
         ).logits[0, : len(wanted)]
 
     def _plan(self, decoding: list[Row], pages: list[int], columns: list[int], spans: list[Span]) -> Plan:
-        device = self.model.device
-        read = [(page, i, j) for i, row in enumerate(decoding) for j, page in enumerate(row.pages)]
+        device, n = self.model.device, len(decoding)
+        top = max((max(row.pages) for row in decoding), default=-1) + 1
         most = max((len(row.pages) for row in decoding), default=0)
-        nth = [torch.tensor([n for n, (_, _, j) in enumerate(read) if j == k], device=device) for k in range(most)]
-        last = torch.tensor(columns[: len(decoding)], dtype=torch.long, device=device)
-        beyond = torch.arange(most * PAGE, device=device)[None] > last[:, None]
-        index = torch.tensor(read, dtype=torch.long, device=device).view(-1, 3)
+        owner, seen = [n] * top, [PAGE] * top
+        for i, row in enumerate(decoding):
+            for j, page in enumerate(row.pages):
+                owner[page], seen[page] = i, columns[i] + 1 - j * PAGE
+        table = [row.pages + [top] * (most - len(row.pages)) for row in decoding]
+        nth = []
+        for j in range(most):
+            rows = [i for i, row in enumerate(decoding) if j < len(row.pages)]
+            nth.append(torch.tensor([rows, [table[i][j] for i in rows]], device=device))
+        hidden = torch.arange(PAGE, device=device)[None] >= torch.tensor(seen, device=device)[:, None]
         return Plan(
             pages=torch.tensor(pages, device=device),
             columns=torch.tensor([c % PAGE for c in columns], device=device),
-            decoding=len(decoding),
-            top=max((page for page, _, _ in read), default=-1) + 1,
-            read=index[:, 0],
-            rows=index[:, 1],
-            places=index[:, 2],
-            nth=nth,
-            hidden=beyond[:, None, None],
+            decoding=n,
+            owner=torch.tensor(owner, dtype=torch.long, device=device),
+            hidden=hidden[:, None, None],
+            table=torch.tensor(table, dtype=torch.long, device=device).view(n, most),
+            nth=[(rows, held) for rows, held in nth],
             spans=spans,
         )
 

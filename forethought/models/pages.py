@@ -41,21 +41,18 @@ class Span:
 @dataclass
 class Plan:
     """Where each position of a pass is kept (`pages`, `columns`: [used]), and what it sees. Its first `decoding` positions are one new
-    token of each row; their pages are listed in `read` ([k]), with the row (`rows`) and the place in it (`places`) of each. `nth` are, for
-    each place, the lines of that list. All pages lie below `top`.
-
-    hidden: bool [decoding, 1, 1, most pages of a row * PAGE].
+    token of each row. `owner` says which of them reads each page ([top]; `decoding` for none), `hidden` what of a page it does not
+    see (bool [top, 1, 1, PAGE]), `table` which pages it reads (`top` where it has no more: [decoding, most]), and `nth`, for each place in
+    a row, the (rows, pages) that have one there.
     """
 
     pages: torch.Tensor
     columns: torch.Tensor
     decoding: int
-    top: int
-    read: torch.Tensor
-    rows: torch.Tensor
-    places: torch.Tensor
-    nth: list[torch.Tensor]
+    owner: torch.Tensor
     hidden: torch.Tensor
+    table: torch.Tensor
+    nth: list[tuple[torch.Tensor, torch.Tensor]]
     spans: list[Span]
 
 
@@ -99,7 +96,8 @@ def paged_attention(
     asked = (query[0].to(key.dtype) * scale).transpose(0, 1).reshape(count, groups, heads // groups, width)
     out = torch.zeros_like(asked)
     if plan.decoding:
-        out[: plan.decoding] = _decode(asked, key[: plan.top], value[: plan.top], plan)
+        top = len(plan.owner)
+        out[: plan.decoding] = _decode(asked, key[:top], value[:top], plan)
     for span in plan.spans:
         rows = asked[span.at : span.at + span.count].permute(1, 2, 0, 3)
         said = _read(rows.reshape(1, groups, -1, width), key[span.pages], value[span.pages], span.hidden)
@@ -108,22 +106,20 @@ def paged_attention(
 
 
 def _decode(asked: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """One token a row: asked [M, G, Q, D]; returns [decoding, G, Q, D]. Every page is multiplied once, where it lies."""
-    n, shape = plan.decoding, asked.shape[1:-1]
-    most = len(plan.nth)
-    by_page = asked.new_zeros(plan.top, *asked.shape[1:]).index_copy_(0, plan.read, asked[plan.rows])
-    scores = torch.matmul(by_page, key)
-    table = scores.new_zeros(n, *shape, most, PAGE)
-    table[plan.rows, :, :, plan.places] = scores[plan.read]
-    table = table.view(n, *shape, most * PAGE).masked_fill_(plan.hidden, -math.inf)
-    weights = table.softmax(-1, dtype=torch.float32).to(value.dtype).view(n, *shape, most, PAGE)
-    scores.index_copy_(0, plan.read, weights[plan.rows, :, :, plan.places])
-    found = torch.matmul(scores, value)
-    out = asked.new_zeros(n, *asked.shape[1:])
-    for lines in plan.nth:
-        rows = plan.rows[lines]
-        out[rows] += found[plan.read[lines]]
-    return out
+    """One token a row: asked [M, G, Q, D]; returns [decoding, G, Q, D]. Every page is multiplied once, where it lies; a row's softmax is
+    put together from its pages'."""
+    n = plan.decoding
+    nobody = asked.new_zeros(1, *asked.shape[1:])
+    scores = torch.matmul(torch.cat([asked[:n], nobody])[plan.owner], key).float().masked_fill_(plan.hidden, -math.inf)
+    most = scores.amax(-1, keepdim=True)
+    most = torch.cat([most, most.new_full((1, *most.shape[1:]), -math.inf)])[plan.table].amax(1)
+    weights = scores.sub_(torch.cat([most, most.new_zeros(1, *most.shape[1:])])[plan.owner]).exp_()
+    sums, found = weights.sum(-1, keepdim=True), torch.matmul(weights.to(value.dtype), value)
+    total, out = sums.new_zeros(n, *sums.shape[1:]), sums.new_zeros(n, *asked.shape[1:])
+    for rows, pages in plan.nth:
+        total[rows] += sums[pages]
+        out[rows] += found[pages]
+    return out.div_(total).to(asked.dtype)
 
 
 def _read(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
