@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -58,6 +59,10 @@ def test_two_models_side_by_side(tmp_path: Path) -> None:
     assert rates["yes", "persona", "harmful"] == 1.0
     page = write_report(tmp_path / "page.html", runs, title="t")
     assert page.read_bytes() == write_report(tmp_path / "again.html", runs, title="t").read_bytes()
+    numbers = (tmp_path / "page.metrics.csv").read_text(encoding="utf-8")
+    rows = {(r["model"], r["measure"], r["attack"], r["label"]): r for r in csv.DictReader(numbers.splitlines())}
+    assert {rows[m, "positive", "persona", "harmful"]["value"] for m in runs} == {"0.0", "1.0"}
+    assert not any(p.request in numbers for p in PROMPTS)
 
 
 def test_attempts_made_anew_after_they_were_judged(tmp_path: Path) -> None:

@@ -44,4 +44,4 @@ def report(
 
     named = by_target([named_run(item) for item in runs]) if compare else named_runs(runs)
     page = write_report(out, named, title=title, reference=reference, compare=compare, redact=redact, policy=policy)
-    print(f"report -> {page}")
+    print(f"report -> {page}\nnumbers -> {page.with_suffix('.metrics.csv')}")

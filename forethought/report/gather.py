@@ -29,10 +29,12 @@ from forethought.judges import JUDGES, inside
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
+from forethought.report.metrics import metrics
 from forethought.report.more import Named, able, refused, scored, thinking
 from forethought.report.page import render
 from forethought.report.redact import check_masked, masked
 from forethought.report.sources import ModelRuns, check_comparable, heard_of, read_model, source_of, trained_on
+from forethought.report.text import as_csv
 from forethought.report.transcripts import disagreements
 from forethought.run import Run, explain_disk, locate, write_text
 
@@ -53,16 +55,20 @@ def write_report(
     redact: bool = False,
     policy: str | None = None,
 ) -> Path:
-    """Write the page of the named models to `out`; returns its path. `compare` adds every pair of models; `redact` masks all texts, and
-    raises ForethoughtError rather than write a page that still holds one; `policy` names the rules that refusals are read by."""
+    """Write the page of the named models to `out`, and its numbers beside it (.metrics.csv); returns the page's path.
+
+    `compare` adds every pair of models; `redact` masks all texts, and raises ForethoughtError rather than write a page that still holds
+    one; `policy` names the rules that refusals are read by."""
     models = read_models(runs)
     data = gather(models, title=title, about=about, reference=reference, compare=compare, policy=policy)
-    page = render(masked(data) if redact else data, models, redacted=redact)
+    data = masked(data) if redact else data
+    page = render(data, models, redacted=redact)
     if redact:
         check_masked(page, models)
     with explain_disk():
         out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
+    write_text(out.with_suffix(".metrics.csv"), as_csv(metrics(data)))
     return out
 
 
