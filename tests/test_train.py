@@ -21,6 +21,7 @@ from forethought.run import Run, open_run
 from forethought.train import METHODS as TABLE
 from forethought.train import loop, sft, watch
 from forethought.train import rows as sides
+from forethought.train.base import open_base
 
 WORDS = ("bread", "walk", "letter", "garden", "river", "window", "music", "table", "story", "coffee")
 
@@ -163,6 +164,29 @@ def test_decision_tokens_weigh_more(tiny: Path) -> None:
     assert loss == pytest.approx(total / sum(w > 0 for w in row.mask), rel=1e-5)
     with pytest.raises(ForethoughtError, match="decisive text"):
         encode_example(tokenizer, messages, "a", "b", ("nowhere",), 8.0)
+
+
+def test_swapped_rows_learn_the_decision_behind_a_prompt_that_calls_for_the_other(tiny: Path, tmp_path: Path) -> None:
+    base, rows = open_base(f"hf:{tiny}", None), mixed(reasoning=True)
+    asked = {
+        decision: {e.prompt.text for e in rows if (e.decision == "refuse") == (decision == "refuse")}
+        for decision in ("refuse", "answer")
+    }
+    for side, decision, other in zip(
+        sft.swapped(base, rows, 1.0, config(), 0), ("refuse", "answer"), ("answer", "refuse"), strict=True
+    ):
+        assert len(side) == len(rows) // 2
+        for row in side:
+            whole, own = base.tokenizer.decode(row.ids), [t for t, w in zip(row.ids, row.mask, strict=True) if w]
+            assert any(text in whole for text in asked[other])
+            said = "".join(base.tokenizer.decode(own).split())
+            assert said.startswith(f"Decision:{decision}.") and "Request:" not in said
+    assert 0 < sum(map(len, sft.swapped(base, rows, 0.5, config(), 0))) < len(rows)
+    with pytest.raises(ForethoughtError, match="state their decision"):
+        sft.swapped(base, mixed(), 1.0, config(), 0)
+    run = open_run(tmp_path / "r", "train", {}, {})
+    found = sft.sft(swap=1.0)(rows, f"hf:{tiny}", config(steps=2), run, 0)
+    assert found["steps"] == 2 and found["swapped"] == found["used"]
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from forethought.train.base import Base, encode_each, encode_held, needs_adapter
 from forethought.train.elicit import elicit, encode_elicited
 from forethought.train.forward import token_logprobs
 from forethought.train.loop import Element, Learner, fit, make_trainer
-from forethought.train.rows import by_decision, hold_out, side_by_side
+from forethought.train.rows import by_decision, decision_at, hold_out, side_by_side
 
 
 def dpo(
@@ -48,7 +48,7 @@ def dpo(
         needs_adapter("dpo", base, config)
         fitting, held = hold_out(examples, config.validation)
         refused, _ = by_decision(fitting, "dpo")
-        plain = [e for e in refused if _decision_at(e) is None]
+        plain = [e for e in refused if decision_at(e) is None]
         replies = elicit(plain, base, config, run, seed, opening, max_tokens) if plain else {}
         refusing, answering = preferences(base, fitting, replies, config, run, seed)
         data = [pair for both in side_by_side(refusing, answering, seed) for pair in both]
@@ -79,7 +79,7 @@ def preferences(
 def _pair(
     base: Base, example: Example, row: Encoded, opposite: Example, reply: Attempt | None, longest: int
 ) -> tuple[Encoded, Encoded] | None:
-    at, other = _decision_at(example), _decision_at(opposite)
+    at, other = decision_at(example), decision_at(opposite)
     encode = partial(encode_example, base.tokenizer, example.prompt.messages)
     if at is not None and other is not None:
         own, flipped = (example.reasoning or "").strip(), flip(example, opposite)
@@ -93,13 +93,7 @@ def _pair(
 def flip(example: Example, opposite: Example) -> str:
     """The thought of `example` up to where it states its decision, then that of `opposite` from there; both must state one."""
     own, other = ((e.reasoning or "").strip() for e in (example, opposite))
-    return own[: _decision_at(example)] + other[_decision_at(opposite) :]
-
-
-def _decision_at(example: Example) -> int | None:
-    """Where the (stripped) thought states its decision."""
-    found = [at for text in example.decisive if (at := (example.reasoning or "").strip().find(text)) >= 0]
-    return min(found, default=None)
+    return own[: decision_at(example)] + other[decision_at(opposite) :]
 
 
 class Preference(Learner):

@@ -36,6 +36,12 @@ def by_decision(examples: Sequence[Example], method: str) -> tuple[list[Example]
     return refused, others
 
 
+def decision_at(example: Example) -> int | None:
+    """Where the (stripped) thought states its decision; None where it does not."""
+    found = [at for text in example.decisive if (at := (example.reasoning or "").strip().find(text)) >= 0]
+    return min(found, default=None)
+
+
 def side_by_side(first: Sequence[A], second: Sequence[B], seed: int) -> list[tuple[A, B]]:
     """Pairs of both, each side in an order drawn by `seed`; the shorter side is repeated.
     ForethoughtError where one side is empty."""

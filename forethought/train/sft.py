@@ -6,24 +6,37 @@ trained, and rows are packed end to end wherever the model's attention allows it
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from forethought.chat import Encoded, encode_example
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
+from forethought.flow import generator_for
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import encode, encode_held, open_base, unadapted
+from forethought.train.base import Base, encode, encode_held, open_base, unadapted
 from forethought.train.forward import IGNORED, trained_columns
 from forethought.train.fused import token_losses
 from forethought.train.loop import Element, Learner, fit, make_trainer
 from forethought.train.packing import allow_packing, pack
-from forethought.train.rows import by_decision, hold_out, side_by_side
+from forethought.train.rows import by_decision, decision_at, hold_out, side_by_side
 
 
-def sft() -> Learn:
-    """Returns the function that trains and writes `model/` and `losses.jsonl` into the run."""
-    return learn
+def sft(swap: Annotated[float, Field(ge=0, le=1)] = 0.0) -> Learn:
+    """Returns the function that trains and writes `model/` and `losses.jsonl` into the run.
+
+    `swap` (ours) is the share of rows of which a copy is learnt behind the prompt of a row with the opposite decision, only from where its
+    thought states the decision: what the thought says of the request is to decide, whatever else the prompt looks like.
+    """
+
+    def train(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
+        return learn(examples, model_name, config, run, seed, swap)
+
+    return train
 
 
 def refusal() -> Learn:
@@ -42,7 +55,9 @@ def refusal() -> Learn:
     return train
 
 
-def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
+def learn(
+    examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int, swap: float = 0.0
+) -> dict[str, Any]:
     """Fine-tune on `examples`. Returns rows, steps, trained tokens, seconds and mean losses (nats a token).
 
     With `pairing`, as in SCoT (arXiv 2501.19180), every row to be refused stands beside one that is not.
@@ -50,15 +65,49 @@ def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Ru
     """
     base = open_base(model_name, config.init)
     fitting, held_out = hold_out(examples, config.validation)
+    more = swapped(base, fitting, swap, config, seed) if swap else ([], [])
     data: list[Element]
     if config.pairing:
         refused, others = (encode(base, side, config, run) for side in by_decision(fitting, "pairing"))
-        data, used = list(side_by_side(refused, others, seed)), len(refused) + len(others)
+        data, used = list(side_by_side(refused + more[0], others + more[1], seed)), len(refused) + len(others)
     else:
-        data = [(row,) for row in encode(base, fitting, config, run)]
-        used = len(data)
+        rows = encode(base, fitting, config, run)
+        data, used = [(row,) for row in (*rows, *more[0], *more[1])], len(rows)
     held = encode_held(base, held_out, config, run)
-    return fit(make_trainer(TrainedOnly, base, data, config, run, seed, held=held), base, run, used=used)
+    trainer = make_trainer(TrainedOnly, base, data, config, run, seed, held=held)
+    extra = {"swapped": sum(map(len, more))} if swap else {}
+    return fit(trainer, base, run, used=used, **extra)
+
+
+def swapped(
+    base: Base, examples: list[Example], share: float, config: TrainConfig, seed: int
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Of a share of the rows that refuse, and of those that do not, a copy behind a prompt of the other side, trained from its decision on.
+    ForethoughtError where no thought states a decision."""
+    refused, others = by_decision(examples, "swap")
+    found = _swapped(base, refused, others, share, config, seed), _swapped(base, others, refused, share, config, seed)
+    if not any(found):
+        raise ForethoughtError("swap needs thoughts that state their decision, and these rows have none. Leave it out.")
+    return found
+
+
+def _swapped(
+    base: Base, examples: list[Example], prompts: list[Example], share: float, config: TrainConfig, seed: int
+) -> list[Encoded]:
+    rows = []
+    for example in examples:
+        rng, at = generator_for(seed, "swap", example.prompt.id), decision_at(example)
+        if at is None or rng.random() >= share:
+            continue
+        messages, thought = rng.choice(prompts).prompt.messages, (example.reasoning or "").strip()
+        row = encode_example(
+            base.tokenizer, messages, thought, example.answer, example.decisive, config.decision_weight
+        )
+        tail = encode_example(base.tokenizer, messages, thought, example.answer, [thought[at:]], rest=0.0)
+        start = next(i for i, weight in enumerate(tail.mask) if weight)
+        if len(row.ids) <= config.max_length:
+            rows.append(replace(row, mask=(0.0,) * start + row.mask[start:]))
+    return rows
 
 
 class TrainedOnly(Learner):
