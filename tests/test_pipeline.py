@@ -100,11 +100,14 @@ def test_matched_models_train_on_the_same_prompts(whole: Path) -> None:
 
 
 def test_run_again_does_nothing(whole: Path, tiny: Path) -> None:
-    before = {n: (whole / "runs/small" / n).stat().st_mtime_ns for n in FILES}
-    started = time.monotonic()
+    def written() -> dict[Path, int]:
+        made = [*(whole / "runs/small").rglob("run.json"), *(whole / "runs/small" / n for n in FILES)]
+        return {path: path.stat().st_mtime_ns for path in made}
+
+    before = written()
+    assert len(before) > len(FILES)
     run_whole(whole, tiny)
-    assert {n: (whole / "runs/small" / n).stat().st_mtime_ns for n in FILES} == before
-    assert time.monotonic() - started < 30
+    assert written() == before
 
 
 STOPS = {

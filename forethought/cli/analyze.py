@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from forethought.cli import reasoning
-from forethought.cli.common import Overwrite, Seed, wrote
+from forethought.cli.common import Overwrite, Seed, named_runs, wrote
 from forethought.cli.divergence import divergence
 from forethought.cli.everything import everything
 from forethought.cli.tables import Row, as_csv, interval, print_table
@@ -70,13 +70,16 @@ def score(
     print(f"score: {'after the thought' if config['thinks'] else 'at the first token'}, {config['target']['name']}")
     for key, count in made.info["counts"].items():
         print(f"  {key}: {count}")
-    _print_separations([made.path], None, None)
+    _print_separations({made.path.name: made.path}, None, None)
     wrote(made.path, f"forethought analyze auroc {made.path}")
 
 
 @analyze_app.command("auroc")
 def auroc(
-    scored: Annotated[list[Path], typer.Argument(help="Score runs; the first is compared with each of the others.")],
+    scored: Annotated[
+        list[str],
+        typer.Argument(help="Score runs, each NAME=RUN or RUN; the first is compared with each of the others."),
+    ],
     fpr: Fpr = None,
     csv: Csv = None,
 ) -> None:
@@ -84,16 +87,18 @@ def auroc(
 
     Example: `forethought analyze auroc runs/attack-scot-scored runs/attack-base-scored --csv auroc.csv`
     """
-    _print_separations(scored, fpr, csv)
+    named = named_runs(scored)
+    twice = next((name for name, paths in named.items() if len(paths) > 1), None)
+    if twice:
+        raise ForethoughtError(f"two runs have the same name, '{twice}'. Name them: NAME=RUN.")
+    _print_separations({name: path for name, (path,) in named.items()}, fpr, csv)
 
 
-def _print_separations(scored: list[Path], fpr: float | None, csv: Path | None) -> None:
+def _print_separations(scored: dict[str, Path], fpr: float | None, csv: Path | None) -> None:
     from forethought.analysis.separation import comparisons, separations, tabulate
     from forethought.run import write_text
 
-    if len({p.name for p in scored}) < len(scored):
-        raise ForethoughtError("two runs have the same name. Rename one, so that they can be told apart.")
-    tables = {p.name: tabulate(*_read(p)) for p in scored}
+    tables = {name: tabulate(*_read(path)) for name, path in scored.items()}
     for name, table in tables.items():
         if not table:
             print(f"\n{name}: no AUROC, since it needs harmful prompts and benign or borderline ones.")

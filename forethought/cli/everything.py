@@ -148,7 +148,7 @@ def _auroc(scored: list[Path], log: Log) -> None:
     alike = [p for p, n in Counter(path.name for path in scored).items() if n > 1]
     skip = "" if len(scored) > 1 else "it compares at least two scored runs"
     skip = f"two score runs have the same name, {alike[0]}" if alike else skip
-    log.run("auroc", skip, lambda: auroc(scored))
+    log.run("auroc", skip, lambda: auroc([str(path) for path in scored]))
 
 
 def _read(runs: list[Path]) -> list[Tried]:

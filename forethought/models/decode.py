@@ -226,11 +226,8 @@ class Decoder:
         device = self.model.device
         tokens = [r.out[-1] if r.out else r.ids[-1] for r in decoding]
         columns = [len(r.ids) + len(r.out) - 1 for r in decoding]
-        positions, pages = (
-            list(columns),
-            [self._take(r, c + 1)[c // PAGE] for r, c in zip(decoding, columns, strict=True)],
-        )
-        wanted, spans = list(range(len(decoding))), []
+        pages = [self._take(r, c + 1)[c // PAGE] for r, c in zip(decoding, columns, strict=True)]
+        positions, wanted, spans = list(columns), list(range(len(decoding))), []
         for row, piece in pieces:
             n, at, end = len(piece.tokens), len(tokens), piece.column + len(piece.tokens)
             held = self._take(row, end)[: _pages(end)]
@@ -270,7 +267,8 @@ class Decoder:
         nth = []
         for j in range(most):
             rows = [i for i, row in enumerate(decoding) if j < len(row.pages)]
-            nth.append(torch.tensor([rows, [table[i][j] for i in rows]], device=device))
+            index = torch.tensor([rows, [table[i][j] for i in rows]], device=device)
+            nth.append((index[0], index[1]))
         hidden = torch.arange(PAGE, device=device)[None] >= torch.tensor(seen, device=device)[:, None]
         return Plan(
             pages=torch.tensor(pages, device=device),
@@ -279,7 +277,7 @@ class Decoder:
             owner=torch.tensor(owner, dtype=torch.long, device=device),
             hidden=hidden[:, None, None],
             table=torch.tensor(table, dtype=torch.long, device=device).view(n, most),
-            nth=[(rows, held) for rows, held in nth],
+            nth=nth,
             spans=spans,
         )
 
