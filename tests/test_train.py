@@ -22,6 +22,7 @@ from forethought.train import METHODS as TABLE
 from forethought.train import loop, sft, watch
 from forethought.train import rows as sides
 from forethought.train.base import open_base
+from forethought.train.plan import describe
 
 WORDS = ("bread", "walk", "letter", "garden", "river", "window", "music", "table", "story", "coffee")
 
@@ -187,6 +188,8 @@ def test_swapped_rows_learn_the_decision_behind_a_prompt_that_calls_for_the_othe
     run = open_run(tmp_path / "r", "train", {}, {})
     found = sft.sft(swap=1.0)(rows, f"hf:{tiny}", config(steps=2), run, 0)
     assert found["steps"] == 2 and found["swapped"] == found["used"]
+    plan = describe(f"hf:{tiny}", config(method="sft(swap=0.5)", validation=0), len(rows))
+    assert any(line == f"steps: {len(rows) * 3 // 2 // 4}" for line in plan)
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
