@@ -90,6 +90,13 @@ def test_more_rows_than_columns_wait_their_turn(tiny: Path, model: HFModel) -> N
     assert narrow._decoders[0]._layers[0].size == -(-longest // PAGE)
 
 
+def test_choices_go_first_and_then_who_may_write_most(model: HFModel) -> None:
+    decoder = Decoder(model.model, model.stops, 3, 600, 8)
+    for ticket, (tokens, options) in enumerate(((8, ()), (64, ()), (8, ()), (1, ([1], [2])))):
+        decoder.submit(Row(ticket, [1, 2], Sampling(max_tokens=tokens), 0, options=options))
+    assert [row.ticket for row in decoder.queue] == [3, 1, 0, 2]
+
+
 def test_a_prompt_sampled_often_is_read_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, read = load_hf(str(tiny)), []
     forward = Decoder._forward

@@ -27,7 +27,8 @@ POSITIONS = 128
 PIECE = 32
 # What was read of prompts is kept for later rows, up to so many pages; an idle decoder keeps as many for rows to come.
 KEPT = 32
-Kept = list[tuple[torch.Tensor, torch.Tensor]]
+# Keys and values of the columns that a prompt begins with, a layer each.
+Prefix = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Decoder:
         self.queue: list[Row] = []
         self.rows: list[Row] = []
         self._free: list[int] = []
-        self._prompts: OrderedDict[tuple[int, ...], Kept] = OrderedDict()
+        self._prompts: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
         self._layers = [PagedLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
 

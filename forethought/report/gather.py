@@ -63,12 +63,14 @@ def write_report(
     data = gather(models, title=title, about=about, reference=reference, compare=compare, policy=policy)
     data = masked(data) if redact else data
     page = render(data, models, redacted=redact)
+    numbers = as_csv(metrics(data))
     if redact:
         check_masked(page, models)
+        check_masked(numbers, models)
     with explain_disk():
         out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
-    write_text(out.with_suffix(".metrics.csv"), as_csv(metrics(data)))
+    write_text(out.with_suffix(".metrics.csv"), numbers)
     return out
 
 
