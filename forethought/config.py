@@ -19,7 +19,7 @@ class DataConfig(Record):
 
     source: str = "starter"
     path: str | None = None
-    split: Literal["train", "validation", "test"] | None = None
+    split: Literal["train", "extra", "validation", "test"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     values: dict[str, str] = Field(default_factory=dict)
     take: dict[Label, Annotated[int, Field(ge=0)]] | None = None

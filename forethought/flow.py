@@ -285,7 +285,7 @@ def _cache_key(live: _Live[T], model: Model, question: Question | Search, seed: 
     prompt = model.fingerprint(question)  # type: ignore[arg-type]
     identity = model.identity if model.pinned else digest(model.identity, salt)
     if isinstance(question, Choose):
-        return digest("choose", identity, prompt, question.options, length=40), 0
+        return digest("choose-2", identity, prompt, question.options, length=40), 0
     if isinstance(question, Search):
         row_seed = int(digest(seed, live.job.drawn, prompt, question.name), 16) % 2**63
         return digest("search", identity, prompt, question.name, row_seed, length=40), row_seed

@@ -14,7 +14,7 @@ from forethought.errors import ForethoughtError, nearest
 from forethought.records import LABELS, Label, Messages, Prompt, digest
 from forethought.registry import Entry
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "extra", "validation", "test")
 SPEC = re.compile(r"(.+?)\((.*)\)", re.DOTALL)
 SOURCES: dict[str, Entry] = {
     "starter": Entry(

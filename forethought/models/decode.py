@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -33,15 +34,33 @@ Prefix = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass
 class Piece:
-    """Tokens read together: kept from `column` on, standing at `position` in their text. They see the columns below `base` and those
-    from `start` up to their own. `scored`: (index in the piece, option, token) whose log-probability is wanted."""
+    """Tokens read together, kept from `column` on. Each sees the columns below `base` and the tokens before it; or, where it is on a
+    branch of a tree, the columns of `above[i]`, itself among them. `scored`: (index in the piece, option, token) whose log-probability
+    is wanted."""
 
     tokens: list[int]
     column: int
-    position: int
     base: int = 0
-    start: int = 0
+    above: list[list[int]] = field(default_factory=list)
     scored: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def positions(self) -> list[int]:
+        """Where in its text each token stands."""
+        if self.above:
+            return [self.base + len(seen) - 1 for seen in self.above]
+        return list(range(self.column, self.column + len(self.tokens)))
+
+    def hidden(self, columns: int) -> torch.Tensor:
+        """What each token does not see: bool [tokens, columns]."""
+        own = torch.arange(self.column, self.column + len(self.tokens))[:, None]
+        if not self.above:
+            return torch.arange(columns)[None] > own
+        hidden = torch.ones(len(self.tokens), columns, dtype=torch.bool)
+        hidden[:, : self.base] = False
+        rows = [i for i, seen in enumerate(self.above) for _ in seen]
+        hidden[rows, [column for seen in self.above for column in seen]] = False
+        return hidden
 
 
 @dataclass(eq=False)
@@ -83,19 +102,34 @@ class Row:
         last = len(self.ids) - 1
         for start, end in ((0, self.head), (self.head, last)):
             self.todo += [
-                Piece(self.ids[i : min(i + PIECE, end)], i, i) for i in range(start, end, PIECE) if i >= first
+                Piece(self.ids[i : min(i + PIECE, end)], i) for i in range(start, end, PIECE) if i >= first
             ]
         if not self.options:
             return
         self.sums = [0.0] * len(self.options)
-        self.todo.append(Piece(self.ids[-1:], last, last, scored=[(0, n, o[0]) for n, o in enumerate(self.options)]))
-        column = base = len(self.ids)
-        for n, option in enumerate(self.options):
-            for i in range(0, len(option) - 1, PIECE):
-                tokens = option[i : min(i + PIECE, len(option) - 1)]
-                scored = [(j, n, option[i + j + 1]) for j in range(len(tokens))]
-                self.todo.append(Piece(tokens, column + i, base + i, base, column, scored))
-            column += len(option) - 1
+        self.todo.append(Piece(self.ids[-1:], last, scored=[(0, n, o[0]) for n, o in enumerate(self.options)]))
+        self.todo += branches(self.options, len(self.ids))
+
+
+def branches(options: Sequence[list[int]], base: int) -> list[Piece]:
+    """Pieces that read the options from column `base` on as a tree, so that what several begin with is read once. The last token of an
+    option is only scored."""
+    columns: dict[tuple[int, ...], int] = {}
+    pieces: list[Piece] = []
+    for n, option in enumerate(options):
+        above: list[int] = []
+        for k in range(1, len(option)):
+            start = tuple(option[:k])
+            column = columns.setdefault(start, base + len(columns))
+            above = [*above, column]
+            if (column - base) // PIECE == len(pieces):
+                pieces.append(Piece([], column, base))
+            piece = pieces[(column - base) // PIECE]
+            if column == piece.column + len(piece.tokens):
+                piece.tokens.append(option[k - 1])
+                piece.above.append(above)
+            piece.scored.append((column - piece.column, n, option[k]))
+    return pieces
 
 
 class Decoder:
@@ -232,13 +266,11 @@ class Decoder:
         for row, piece in pieces:
             n, at, end = len(piece.tokens), len(tokens), piece.column + len(piece.tokens)
             held = self._take(row, end)[: _pages(end)]
-            own = torch.arange(piece.column, end, device=device)[:, None]
-            seen = torch.arange(len(held) * PAGE, device=device)[None]
-            hidden = (seen >= piece.base) & ((seen < piece.start) | (seen > own))
+            hidden = piece.hidden(len(held) * PAGE).to(device)
             spans.append(Span(torch.tensor(held, device=device), at, n, hidden))
             wanted += [at + i for i in sorted({i for i, _, _ in piece.scored})]
             tokens += piece.tokens
-            positions += range(piece.position, piece.position + n)
+            positions += piece.positions
             columns += range(piece.column, end)
             pages += [held[c // PAGE] for c in range(piece.column, end)]
             row.filled = end
@@ -307,10 +339,10 @@ class Decoder:
 
     def _score(self, pieces: list[tuple[Row, Piece]], logits: torch.Tensor) -> list[Row]:
         at = 0
-        table = logits.float().log_softmax(-1) if len(logits) else logits
+        sums = logits.float().logsumexp(-1) if len(logits) else logits
         for row, piece in pieces:
             for i, option, token in piece.scored:
-                row.sums[option] += float(table[at + i, token])
+                row.sums[option] += float(logits[at + i, token].float() - sums[at + i])
             at += len({i for i, _, _ in piece.scored})
         return [r for r in self.rows if r.options and not r.todo and r.source is None]
 
