@@ -9,7 +9,7 @@ import torch
 
 from forethought.chat import encode_prompt
 from forethought.flow import Ask, Choose, Flow, Job, Logprobs, run_flows
-from forethought.models.decode import POSITIONS, Decoder, Row, pick
+from forethought.models.decode import POSITIONS, Decoder, Row, branches, pick
 from forethought.models.hf import HFModel, load_hf
 from forethought.models.packed import pack_linears
 from forethought.models.pages import PAGE
@@ -135,3 +135,9 @@ def test_the_nucleus_holds_what_sorting_everything_finds() -> None:
     nucleus = set(index[: int((ordered.cumsum(-1) < 0.6).sum()) + 1].tolist())
     row = Row(0, [1], Sampling(temperature=1.0, top_p=0.6), 0, generator=torch.Generator().manual_seed(0))
     assert {pick(logits, row) for _ in range(600)} == nucleus
+
+
+def test_options_that_begin_alike_are_read_once() -> None:
+    (piece,) = branches(([1, 2, 3], [1, 2, 4], [1, 5], [6]), 10)
+    assert (piece.tokens, piece.positions, piece.above) == ([1, 2], [10, 11], [[10], [10, 11]])
+    assert sorted(piece.scored) == [(0, 0, 2), (0, 1, 2), (0, 2, 5), (1, 0, 3), (1, 1, 4)]
