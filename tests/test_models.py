@@ -103,7 +103,16 @@ def test_top_p_keeps_only_likely_tokens(model: HFModel) -> None:
 def test_choose_scores_like_brute_force(model: HFModel) -> None:
     """Also where one begins another, or several begin alike for longer than is read in one go."""
     many = " no, never, " + "and never again, " * 20
-    options = (" yes", " no, never", " perhaps", " no", " no, not " + "ever " * 50, many + "no", many + "yes or no", " yes")
+    options = (
+        " yes",
+        " no, never",
+        " perhaps",
+        " no",
+        " no, not " + "ever " * 50,
+        many + "no",
+        many + "yes or no",
+        " yes",
+    )
     question = Choose("target", user("Is bread good?"), options, prefix="Answer:")
 
     def flow() -> Flow[Logprobs]:

@@ -10,7 +10,8 @@ import yaml
 from forethought import stages
 from forethought.config import ModelConfig
 from forethought.policy import load_policy
-from forethought.records import Example, Label, Prompt, Rejected, make_prompt
+from forethought.records import Example, Label, Prompt, Rejected, Reply, make_prompt
+from forethought.synth.common import Reject, own_answer
 from forethought.synth.restate import keeps_request
 from forethought.synth.teacher import VERDICTS
 from forethought.thoughts import decision_of
@@ -101,3 +102,29 @@ def test_a_harmful_prompt_without_category_gets_the_teachers(tmp_path: Path) -> 
 )  # fmt: skip
 def test_a_restatement_keeps_the_request(request_: str, said: str, keeps: bool) -> None:
     assert keeps_request(said, request_) is keeps
+
+
+def test_own_answers_are_sampled_until_one_will_do() -> None:
+    """The greedy answer first; what was wrong with it is said where no sample will do either."""
+    prompt, policy = make_prompt(BREAD, "borderline", "test"), load_policy("default")
+
+    def drive(said: list[str], tries: int) -> tuple[str, list[tuple[int, float]]]:
+        flow = own_answer(prompt, policy, 40, tries=tries)
+        asked: list[tuple[int, float]] = []
+        question = next(flow)
+        while True:
+            asked.append((question.sample, question.sampling.temperature))
+            try:
+                question = flow.send(
+                    Reply(text=said[len(asked) - 1], stop="stop", prompt_tokens=1, completion_tokens=1)
+                )
+            except StopIteration as stop:
+                return stop.value, asked
+
+    sorry, good = "I'm sorry to hear that you bake.", "Mix flour and water."
+    assert drive([good], 3) == (good, [(0, 0.0)])
+    assert drive([sorry, "", good], 3) == (good, [(0, 0.0), (1, 0.7), (2, 0.7)])
+    with pytest.raises(Reject, match="apology"):
+        drive([sorry, good], 1)
+    with pytest.raises(Reject, match="apology"):
+        drive([sorry, "I can't help with that.", sorry], 3)

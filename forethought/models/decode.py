@@ -101,9 +101,7 @@ class Row:
         """Line up the pieces from column `first`, which is 0, the head or the last token."""
         last = len(self.ids) - 1
         for start, end in ((0, self.head), (self.head, last)):
-            self.todo += [
-                Piece(self.ids[i : min(i + PIECE, end)], i) for i in range(start, end, PIECE) if i >= first
-            ]
+            self.todo += [Piece(self.ids[i : min(i + PIECE, end)], i) for i in range(start, end, PIECE) if i >= first]
         if not self.options:
             return
         self.sums = [0.0] * len(self.options)

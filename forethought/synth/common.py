@@ -24,18 +24,31 @@ class Reject(Exception):
         self.reason, self.detail = reason, detail
 
 
-def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = False) -> Flow[str]:
-    """The target model's own reply: greedy, its thought removed, cut back to whole sentences.
+def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = False, tries: int = 1) -> Flow[str]:
+    """The target model's own reply, its thought removed, cut back to whole sentences: the greedy one, or else the first of `tries` - 1
+    samples that will do.
 
     With `support` the target answers under a system prompt that asks for care; it is not part of the training row.
-    Raises Reject where the reply refuses, is incoherent, or holds no whole sentence.
+    Raises Reject, with what was wrong with the greedy reply, where all refuse, are incoherent, or hold no whole sentence.
     """
     messages, system = prompt.messages, ""
     if support:
         system = read_prompt(PACKAGE, "support")[0].content
         messages = (Message(role="system", content=system), *messages)
-    reply = yield Ask("target", messages, sampling=Sampling(max_tokens=max_tokens))
-    assert isinstance(reply, Reply)
+    faults = []
+    for sample in range(tries):
+        sampling = Sampling(temperature=0.7 if sample else 0.0, top_p=0.95 if sample else 1.0, max_tokens=max_tokens)
+        reply = yield Ask("target", messages, sample=sample, sampling=sampling)
+        assert isinstance(reply, Reply)
+        try:
+            return checked_answer(reply, prompt, system)
+        except Reject as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
+def checked_answer(reply: Reply, prompt: Prompt, system: str) -> str:
+    """The answer in a reply of the target under `system`. Raises Reject where it is not one to learn from."""
     answer = split(reply.text, reply.opened).answer
     if reply.stop == "length":
         answer = whole_sentences(answer)
@@ -45,7 +58,7 @@ def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = 
         raise Reject("own answer holds think tags", answer[:200])
     if system and repeats_run(answer, system):
         raise Reject("own answer repeats its instructions", answer[:200])
-    if not support and APOLOGY.match(answer):
+    if not system and APOLOGY.match(answer):
         # A small model often opens with a stray apology; trained on, it blurs the difference to a refusal.
         raise Reject("own answer opens with an apology", answer[:200])
     if repeats_sentence(answer):

@@ -18,9 +18,13 @@ from forethought.synth.evolve import Rewrite, evolve
 
 
 def refusal(
-    policy: Policy, max_tokens: int = 96, variants: Annotated[int, Field(ge=0, le=6)] = 0, rewrite: Rewrite = "auto"
+    policy: Policy,
+    max_tokens: int = 96,
+    answers: Annotated[int, Field(ge=1)] = 1,
+    variants: Annotated[int, Field(ge=0, le=6)] = 0,
+    rewrite: Rewrite = "auto",
 ) -> Synthesizer:
-    """`max_tokens` bounds the target's own answers; `variants` as in `scot`, for a baseline on the same questions."""
+    """`max_tokens`, `answers` and `variants` as in `scot`, for a baseline on the same questions."""
 
     def synthesize(prompt: Prompt) -> Flow[Made]:
         decision = policy.decide(prompt)
@@ -29,7 +33,7 @@ def refusal(
             if decision == "refuse":
                 answer = rng.choice(plain_refusals())  # type: ignore[union-attr]
             else:
-                answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
+                answer = yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)
         except Reject as reject:
             return [Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)]
         example = Example(

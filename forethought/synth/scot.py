@@ -49,13 +49,14 @@ def scot(
     tries: int = 4,
     candidates: int = 3,
     max_tokens: int = 96,
+    answers: Annotated[int, Field(ge=1)] = 1,
     verify: bool = False,
     variants: Annotated[int, Field(ge=0, le=6)] = 0,
     rewrite: Rewrite = "auto",
     demonstrations: str | None = None,
 ) -> Synthesizer:
     """`tries` samples of the intent before a prompt is rejected, of which the best of `candidates` is kept; `max_tokens` bounds the
-    target's own answers.
+    target's own answers, of which the first of `answers` samples that will do is taken.
 
     `metadata`: `json` asks for all of it in one reply, `steps` leads the teacher, `auto` leads local models. `verify` rejects prompts
     whose label the teacher, not shown it, disagrees with: for a strong teacher; one of 135M parameters would throw good rows away.
@@ -82,7 +83,7 @@ def scot(
                     raise Reject("no rule violated")
                 answer = reasoned_refusal(drawn.random(), category.name)
             else:
-                answer = yield from own_answer(prompt, policy, max_tokens, support=decision == "support")
+                answer = yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)
         except Reject as reject:
             return [Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)]
         reasoning, decisive = WRITERS[template](policy, found, category, decision, drawn)
