@@ -49,11 +49,12 @@ class SynthConfig(Record):
     """A data set to synthesize. `method` is a line of `forethought synth --list`, options in brackets.
 
     `teacher` writes the reasoning (default: the model that is trained), `helper` rewrites questions and rates answers (default: the
-    teacher), `guard` says whether an answer is safe (default: nobody).
+    teacher), `guard` says whether an answer is safe (default: nobody). `dtype` is that of local models.
     """
 
     method: str
     prompts: str = "train"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     teacher: str | None = None
     guard: str | None = None
     helper: str | None = None

@@ -46,13 +46,13 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
     policy = load_policy(experiment.policy)
     data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
     _check_plan(experiment, data, policy)
-    base = ModelConfig(name=experiment.model)
     for line in _aimed(experiment):
         say(line)
     evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
     for name, s in experiment.synth.items():
         say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
-        roles: dict[str, Any] = {r: ModelConfig(name=n) for r, n in _roles(s).items()}
+        base = ModelConfig(name=experiment.model, dtype=s.dtype)
+        roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype) for r, n in _roles(s).items()}
         made = synth(
             home / "synth" / name, s.method, data[s.prompts], policy, base, **roles,
             evaluation=evaluation, leaks=experiment.leaks, budget=s.budget, seed=seed, overwrite=overwrite,
