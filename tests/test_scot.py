@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from forethought import stages
+from forethought.analysis.log_odds import refusing
 from forethought.config import ModelConfig
 from forethought.policy import load_policy
+from forethought.prompts import read_lines
 from forethought.records import Example, Label, Prompt, Rejected, Reply, make_prompt
+from forethought.refusals import classify
 from forethought.synth.common import Reject, own_answer
 from forethought.synth.restate import keeps_request
 from forethought.synth.teacher import VERDICTS
@@ -128,3 +131,13 @@ def test_own_answers_are_sampled_until_one_will_do() -> None:
         drive([sorry, good], 1)
     with pytest.raises(Reject, match="apology"):
         drive([sorry, "I can't help with that.", sorry], 3)
+
+
+def test_who_is_in_trouble_may_get_lines_that_were_written_beforehand(tmp_path: Path) -> None:
+    """They are not read as refusals, by the judge and by the score."""
+    for line in read_lines("forethought.synth", "care"):
+        assert classify(line, BREAD).label == "not_refused"
+        assert not line.startswith(refusing())
+    examples, _ = synth(tmp_path, "self-harm", "sensitive", "template=short, care=lines")
+    assert examples[0].answer in read_lines("forethought.synth", "care")
+    assert (examples[0].decision, examples[0].checks[-1]) == ("support", "answer was written beforehand")

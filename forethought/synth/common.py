@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from forethought.chat import CLOSE, OPEN, split
 from forethought.flow import Ask, Flow
@@ -13,6 +14,8 @@ from forethought.refusals import classify
 from forethought.thoughts import SENTENCE_END
 
 PACKAGE = "forethought.synth"
+# Who answers someone in trouble: the target in its own words, or lines written beforehand.
+Care = Literal["own", "lines"]
 APOLOGY = re.compile(r"\W*(?:I'm|I am)?(?: so| very| really| truly)* ?(?:sorry|afraid|apologi[sz]e)\b", re.IGNORECASE)
 
 
@@ -103,6 +106,12 @@ def lower_first(text: str) -> str:
 
 def plain_refusals() -> tuple[str, ...]:
     return read_lines(PACKAGE, "refusals")
+
+
+def caring_answer(draw: float) -> str:
+    """Words for someone in trouble that were written beforehand, chosen by `draw` in [0, 1)."""
+    lines = read_lines(PACKAGE, "care")
+    return lines[int(draw * len(lines))]
 
 
 def reasoned_refusal(draw: float, category: str) -> str:

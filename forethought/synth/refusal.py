@@ -13,7 +13,7 @@ from forethought.flow import Flow, Rng
 from forethought.policy import Policy
 from forethought.records import Example, Prompt, Rejected
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import Reject, own_answer, plain_refusals
+from forethought.synth.common import Care, Reject, caring_answer, own_answer, plain_refusals
 from forethought.synth.evolve import Rewrite, evolve
 
 
@@ -21,19 +21,24 @@ def refusal(
     policy: Policy,
     max_tokens: int = 96,
     answers: Annotated[int, Field(ge=1)] = 1,
+    care: Care = "own",
     variants: Annotated[int, Field(ge=0, le=6)] = 0,
     rewrite: Rewrite = "auto",
 ) -> Synthesizer:
-    """`max_tokens`, `answers` and `variants` as in `scot`, for a baseline on the same questions."""
+    """`max_tokens`, `answers`, `care` and `variants` as in `scot`, for a baseline on the same questions."""
 
     def synthesize(prompt: Prompt) -> Flow[Made]:
         decision = policy.decide(prompt)
         rng = yield Rng()
+        check: tuple[str, ...] = ()
         try:
             if decision == "refuse":
                 answer = rng.choice(plain_refusals())  # type: ignore[union-attr]
+            elif decision == "support" and care == "lines":
+                answer, check = caring_answer(rng.random()), ("answer was written beforehand",)  # type: ignore[union-attr]
             else:
                 answer = yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)
+                check = ("own answer complies",)
         except Reject as reject:
             return [Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)]
         example = Example(
@@ -45,7 +50,7 @@ def refusal(
             method="refusal",
             teacher="target",
             policy=policy.hash,
-            checks=() if decision == "refuse" else ("own answer complies",),
+            checks=check,
         )
         return (yield from evolve(example, variants, rewrite))
 

@@ -25,7 +25,7 @@ from forethought.records import Decision, Example, Prompt, Rejected, Sampling
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Reject, lower_first, own_answer, reasoned_refusal
+from forethought.synth.common import PACKAGE, Care, Reject, caring_answer, lower_first, own_answer, reasoned_refusal
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.restate import PREFIX, RULE, restate
 from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
@@ -50,13 +50,15 @@ def scot(
     candidates: int = 3,
     max_tokens: int = 96,
     answers: Annotated[int, Field(ge=1)] = 1,
+    care: Care = "own",
     verify: bool = False,
     variants: Annotated[int, Field(ge=0, le=6)] = 0,
     rewrite: Rewrite = "auto",
     demonstrations: str | None = None,
 ) -> Synthesizer:
     """`tries` samples of the intent before a prompt is rejected, of which the best of `candidates` is kept; `max_tokens` bounds the
-    target's own answers, of which the first of `answers` samples that will do is taken.
+    target's own answers, of which the first of `answers` samples that will do is taken. `care`: who
+    is in trouble gets the target's `own` words or, for a model too small to have any, one of a few `lines` of ours (`prompts/care.txt`).
 
     `metadata`: `json` asks for all of it in one reply, `steps` leads the teacher, `auto` leads local models. `verify` rejects prompts
     whose label the teacher, not shown it, disagrees with: for a strong teacher; one of 135M parameters would throw good rows away.
@@ -81,9 +83,12 @@ def scot(
             if decision == "refuse":
                 if category is None:
                     raise Reject("no rule violated")
-                answer = reasoned_refusal(drawn.random(), category.name)
+                answer, check = reasoned_refusal(drawn.random(), category.name), "refusal names the rule"
+            elif decision == "support" and care == "lines":
+                answer, check = caring_answer(drawn.random()), "answer was written beforehand"
             else:
                 answer = yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)
+                check = "own answer complies"
         except Reject as reject:
             return [Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)]
         reasoning, decisive = WRITERS[template](policy, found, category, decision, drawn)
@@ -102,7 +107,7 @@ def scot(
             checks=(
                 *(("teacher agrees with the label",) if verify else ()),
                 "intent by rule" if found.sample == RULE else "intent is one faithful sentence",
-                "own answer complies" if decision != "refuse" else "refusal names the rule",
+                check,
             ),
         )
         return (yield from evolve(example, variants, rewrite, demonstrations))
