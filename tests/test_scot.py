@@ -10,6 +10,7 @@ import yaml
 from forethought import stages
 from forethought.analysis.log_odds import refusing
 from forethought.config import ModelConfig
+from forethought.flow import Ask
 from forethought.policy import load_policy
 from forethought.prompts import read_lines
 from forethought.records import Example, Label, Prompt, Rejected, Reply, make_prompt
@@ -116,6 +117,7 @@ def test_own_answers_are_sampled_until_one_will_do() -> None:
         asked: list[tuple[int, float]] = []
         question = next(flow)
         while True:
+            assert isinstance(question, Ask)
             asked.append((question.sample, question.sampling.temperature))
             try:
                 question = flow.send(
