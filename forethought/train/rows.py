@@ -37,9 +37,11 @@ def by_decision(examples: Sequence[Example], method: str) -> tuple[list[Example]
 
 
 def decision_at(example: Example) -> int | None:
-    """Where the (stripped) thought states its decision; None where it does not."""
-    found = [at for text in example.decisive if (at := (example.reasoning or "").strip().find(text)) >= 0]
-    return min(found, default=None)
+    """Where the (stripped) thought states its decision; None where it does not. The words with which the answer begins are decisive too,
+    and may stand in the request that the thought restates."""
+    thought = (example.reasoning or "").strip()
+    found = [thought.find(text) for text in example.decisive if not example.answer.startswith(text)]
+    return min((at for at in found if at >= 0), default=None)
 
 
 def side_by_side(first: Sequence[A], second: Sequence[B], seed: int) -> list[tuple[A, B]]:
