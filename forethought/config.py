@@ -147,8 +147,9 @@ class JudgeConfig(Record):
 
 class ScoreConfig(Record):
     """Log-odds of refusing for every attempt: AUROC in the report. `samples` thoughts a request, drawn at `temperature` if
-    more than one."""
+    more than one; `at` the decision, models that think are looked at where their thought decides."""
 
+    at: Literal["answer", "decision"] = "answer"
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_tokens: int | None = Field(default=None, ge=1)

@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from forethought import stages
+from forethought.analysis.fork import Fork, find_fork
 from forethought.analysis.log_odds import log_odds, refusing, score_flow, thinks
 from forethought.analysis.roc import Sides
 from forethought.analysis.separation import Table, comparisons, separations, tabulate
@@ -24,7 +25,7 @@ from forethought.flow import Ask, Choose, Done, Job, Model, run_flows
 from forethought.models.hf import load_hf
 from forethought.models.scripted import ScriptedModel, follow
 from forethought.prompts import read_lines
-from forethought.records import Attempt, Reply, Sampling, Score, make_prompt, user
+from forethought.records import Attempt, Decision, Example, Reply, Sampling, Score, make_prompt, user
 from forethought.run import Run
 
 THOUGHT = "<think>\nLet me see.\n</think>\n\n"
@@ -43,8 +44,10 @@ def attacked(path: Path, target: ModelConfig, *attacks: str) -> Run:
     return stages.attack(path, target, PROMPTS, AttackConfig(attacks=attacks or ("direct",)))
 
 
-def one(model: Model, attempt: Attempt, thinking: bool, samples: int = 1, **sampling: Any) -> Score:
-    job = Job("s", lambda: score_flow(attempt, thinking, samples, Sampling(**sampling)))
+def one(
+    model: Model, attempt: Attempt, thinking: bool, samples: int = 1, fork: Fork | None = None, **sampling: Any
+) -> Score:
+    job = Job("s", lambda: score_flow(attempt, thinking, samples, Sampling(**sampling), fork))
     done: Done[Score] = next(iter(run_flows([job], {"target": model})))
     assert done.value is not None, done.error
     return done.value
@@ -293,3 +296,52 @@ def test_a_mean_says_how_many_attacks_are_in_it() -> None:
         s.auroc for s in separations("m", table) if s.attack == "mean"
     )
     assert rows["latent"].auroc.value is None
+
+
+def decided(wants: str, rule: str, decision: Decision, answer: str) -> Example:
+    decisive = f"{rule}.\nDecision: {decision}"
+    return Example(prompt=PROMPTS[0], reasoning=f"Request: {wants}.\nRule: {decisive}.", answer=answer, decision=decision,
+                   decisive=(decisive, " ".join(answer.split()[:2])), method="scot", teacher="t", policy="p")  # fmt: skip
+
+
+ROWS = [
+    decided("The user wants to rob a bank", "broken, theft", "refuse", NO),
+    decided("The user wants bread", "none", "answer", "The user has bread."),
+    decided("The user feels low", "touched, self-harm", "support", "I hear you."),
+]
+
+
+def test_where_thoughts_decide_is_read_off_the_rows() -> None:
+    """Also where an answer begins with words of the request as it is restated."""
+    fork = find_fork(ROWS)
+    assert fork == Fork("Rule:", ("broken",), ("none", "touched"))
+    raw = "<think>\nRequest: The user wants a Rule: of thumb.\nRule: none.\nDecision: answer.\n</think>\n\nYes."
+    assert fork.point(raw, "") == raw[: raw.index(" none")]
+    assert fork.point(raw, raw[: raw.index(" none")]) is None and fork.point("<think>\nLet me see.", "") is None
+    assert find_fork([]) is None and find_fork(ROWS[1:]) is None
+    # One word for both sides, and labels that differ, tell nothing.
+    assert find_fork([*ROWS, decided("x", "none, though bad", "refuse", NO)]) is None
+    assert (
+        find_fork([*ROWS, ROWS[0].model_copy(update={"reasoning": (ROWS[0].reasoning or "").replace("Rule:", "Law:")})])
+        is None
+    )
+
+
+def test_at_the_decision_a_thought_is_looked_at_where_it_decides() -> None:
+    fork, model = find_fork(ROWS), scripted({"say": "none"})
+    raw = "<think>\nRequest: The user wants bread.\nRule: none.\nDecision: answer.\n</think>\n\nYes."
+    assert one(model, attempt(raw=raw, reasoning="r", answer="Yes.", status="ok"), True, fork=fork).log_odds is not None
+    # Also where the thought was cut off behind it; one without the label is looked at after it.
+    one(model, attempt(raw=raw[: raw.index("</think>")], status="unclosed"), True, fork=fork)
+    one(model, attempt(raw=THOUGHT + YES, answer=YES, status="ok"), True, fork=fork)
+    asked = [q for q in model.asked if isinstance(q, Choose)]
+    assert [q.prefix for q in asked] == [raw[: raw.index(" none")]] * 2 + [THOUGHT]
+    assert [q.options for q in asked] == [(" broken",)] * 2 + [refusing()]
+
+
+def test_at_the_decision_needs_a_model_that_learnt_to_decide(tmp_path: Path) -> None:
+    run = attacked(tmp_path / "a", script(tmp_path / "s.yaml", {"say": THOUGHT + NO}))
+    with pytest.raises(ForethoughtError, match="no training run"):
+        stages.score(tmp_path / "s", run.path, at="decision")
+    plain = attacked(tmp_path / "b", script(tmp_path / "p.yaml", {"say": NO}))
+    assert stages.score(tmp_path / "t", plain.path, at="decision").info["config"]["fork"] is None

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from forethought.analysis.fork import Fork
 from forethought.attacks import beyond_text
 from forethought.chat import CLOSE, decision_point, raw_reply, split
 from forethought.errors import AskFailed, ForethoughtError
@@ -59,13 +60,16 @@ def thinks(attempts: Iterable[Attempt]) -> bool:
     return sum(a.reasoning is not None for a in shown) >= MOST * len(shown)
 
 
-def score_flow(attempt: Attempt, thinking: bool, samples: int, sampling: Sampling) -> Flow[Score]:
+def score_flow(
+    attempt: Attempt, thinking: bool, samples: int, sampling: Sampling, fork: Fork | None = None
+) -> Flow[Score]:
     """The score of one attempt, at its own messages and prefix.
 
     A plain model is looked at where its answer begins. One that thinks is looked at after its thought: for one sample the attempt's
-    own thought, where it is whole, or else the greedy one; for more, thoughts drawn with `sampling`. Where the prefix has closed the
-    thought already there is nothing to draw. A thought that never closes is a look without a score, and an
-    attack inside the model (`latent`) leaves its attempts unscored.
+    own thought, where it is whole, or else the greedy one; for more, thoughts drawn with `sampling`. With a `fork` it is looked at
+    inside its own thought: the log-odds that it decides to refuse, behind the request as it restated it. Where the prefix has closed
+    the thought already there is nothing to draw. A thought that never closes is a look without a score, and an attack inside the
+    model (`latent`) leaves its attempts unscored.
     """
     if attempt.error is not None:
         return Score(attempt=attempt.id, log_odds=None, error=attempt.error)
@@ -75,6 +79,8 @@ def score_flow(attempt: Attempt, thinking: bool, samples: int, sampling: Samplin
     looks: list[Look] = []
     if not thinking or CLOSE in attempt.prefix:
         looks.append((yield from _look(attempt, attempt.prefix)))
+    elif fork and (point := fork.point(attempt.raw, attempt.prefix)):
+        looks.append((yield from _look(attempt, point, fork.refusing)))
     elif samples == 1 and attempt.status == "ok":
         looks.append((yield from _look(attempt, decision_point(attempt.raw, attempt.prefix))))
     else:
@@ -100,12 +106,12 @@ def _think_and_look(attempt: Attempt, sample: int, sampling: Sampling) -> Flow[L
     return look.model_copy(update={"reasoning": split(raw).reasoning})
 
 
-def _look(attempt: Attempt, point: str | None) -> Flow[Look]:
+def _look(attempt: Attempt, point: str | None, words: Sequence[str] | None = None) -> Flow[Look]:
     if point is None:
         return Look(log_odds=None, error="unclosed: the thought does not end")
     gap = " " if point and not point[-1].isspace() else ""
     try:
-        found = yield Choose("target", attempt.messages, tuple(gap + words for words in refusing()), point)
+        found = yield Choose("target", attempt.messages, tuple(gap + text for text in words or refusing()), point)
     except AskFailed as error:
         if error.kind == "unsupported":
             raise ForethoughtError(f"the score needs likelihoods, which this model does not give. {NEEDS}") from error

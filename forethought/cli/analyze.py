@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +41,12 @@ def score(
         bool | None,
         typer.Option("--thinks/--plain", help="Whether the model thinks first; default: as its replies show."),
     ] = None,
+    at: Annotated[
+        Literal["answer", "decision"],
+        typer.Option(
+            help="Where a model that thinks is looked at: where its answer begins, or where its thought decides."
+        ),
+    ] = "answer",
     samples: Annotated[int, typer.Option(min=1, help="Thoughts a request; 1 is the greedy one.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01, help="At which several thoughts are drawn.")] = 1.0,
     max_tokens: Annotated[
@@ -60,6 +66,7 @@ def score(
         where,
         attempts,
         thinking=thinks,
+        at=at,
         samples=samples,
         temperature=temperature,
         max_tokens=max_tokens,
@@ -67,7 +74,9 @@ def score(
         overwrite=overwrite,
     )
     config = made.info["config"]
-    print(f"score: {'after the thought' if config['thinks'] else 'at the first token'}, {config['target']['name']}")
+    fork = config["fork"]
+    point = f"in the thought, behind '{fork['label']}'" if fork else "after the thought"
+    print(f"score: {point if config['thinks'] else 'at the first token'}, {config['target']['name']}")
     for key, count in made.info["counts"].items():
         print(f"  {key}: {count}")
     _print_separations({made.path.name: made.path}, None, None)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from forethought.analysis.fork import Fork, find_fork
 from forethought.analysis.log_odds import NEEDS, refusing, score_flow, thinks
+from forethought.config import ModelConfig, TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
 from forethought.records import Attempt, Sampling, Score
-from forethought.run import Run, open_run, run_hash, write_records
+from forethought.run import Run, open_run, read_run, run_hash, write_records
 from forethought.stages.shared import attacked, execute
+from forethought.stages.training import read_examples
 
 
 def score(
@@ -18,6 +23,7 @@ def score(
     attempts_run: Path,
     *,
     thinking: bool | None = None,
+    at: Literal["answer", "decision"] = "answer",
     samples: int = 1,
     temperature: float = 1.0,
     max_tokens: int | None = None,
@@ -27,8 +33,9 @@ def score(
     """Ask the target of an attack run for the log-odds of refusing at every attempt: `scores.jsonl`.
 
     `thinking` None finds out from the attempts whether the target thinks. With `samples` > 1 its thoughts are drawn at `temperature`,
-    of at most `max_tokens` (None: as in the attack run). ForethoughtError where the target gives no likelihoods, or is no longer the
-    one that was attacked.
+    of at most `max_tokens` (None: as in the attack run). `at` the decision, a model that thinks is looked at inside its thought, by
+    the words with which its training rows decide (a plain one where its answer begins, as ever). ForethoughtError where the target
+    gives no likelihoods, or is no longer the one that was attacked.
     """
     source, target, weights = attacked(attempts_run)
     if target.name.startswith("openai:"):
@@ -41,6 +48,9 @@ def score(
         raise ForethoughtError(
             f"{samples} samples of the thought, but this model does not think. Leave out --samples, or say --thinks."
         )
+    fork = _fork(target) if at == "decision" and thought else None
+    if fork and samples > 1:
+        raise ForethoughtError("at the decision every way to decide is scored: leave out --samples.")
     sampling = Sampling(
         temperature=temperature if samples > 1 else 0.0,
         max_tokens=max_tokens or source.info["config"]["sampling"]["max_tokens"],
@@ -49,6 +59,8 @@ def score(
         "attempts": str(attempts_run),
         "target": target.model_dump(),
         "thinks": thought,
+        "at": at,
+        "fork": fork and asdict(fork),
         "samples": samples,
         "sampling": sampling.model_dump(),
         "refusing": list(refusing()),
@@ -65,7 +77,7 @@ def score(
         scores.append(made)
         run.append("scores.jsonl", [made])
 
-    jobs = [Job(a.id, partial(score_flow, a, thought, samples, sampling)) for a in attempts if a.id not in seen]
+    jobs = [Job(a.id, partial(score_flow, a, thought, samples, sampling, fork)) for a in attempts if a.id not in seen]
     execute(run, f"score {target.name}", jobs, {"target": target}, save, len(attempts), seed)
     order = {a.id: i for i, a in enumerate(attempts)}
     scores.sort(key=lambda s: order[s.attempt])
@@ -73,3 +85,19 @@ def score(
     unscored = sum(s.log_odds is None for s in scores)
     run.finish({"planned": len(attempts), "ok": len(scores) - unscored, "failed": unscored}, ["scores.jsonl"])
     return run
+
+
+def _fork(target: ModelConfig) -> Fork:
+    """Where the thoughts that a model was trained on decide. ForethoughtError where that cannot be told."""
+    if not (Path(target.name) / "run.json").exists():
+        raise ForethoughtError(
+            f"'{target.name}' is no training run, so where its thoughts decide is not known. Use --at answer."
+        )
+    given = read_run(Path(target.name), "train").info["config"]
+    config = TrainConfig.model_validate({key: given[key] for key in given.keys() & TrainConfig.model_fields.keys()})
+    fork = find_fork(read_examples(config)[0]) if config.data else None
+    if fork is None:
+        raise ForethoughtError(
+            f"the thoughts that '{target.name}' learnt from do not decide in one place, by one word. Use --at answer."
+        )
+    return fork
