@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forethought.errors import ForethoughtError
-from forethought.records import Message, Messages, Reply, SplitStatus
+from forethought.records import Message, Messages, Reply, SplitStatus, user
 
 OPEN, CLOSE = "<think>", "</think>"
 PROBE = "Zq7"
@@ -63,6 +63,18 @@ def render_prompt(tokenizer: Tokenizer, messages: Messages) -> str:
 def opens_thought(prompt: str) -> bool:
     """Whether the rendered prompt leaves a thought open, as templates that prefill `<think>` do."""
     return prompt.rfind(OPEN) > prompt.rfind(CLOSE) and not prompt[prompt.rfind(OPEN) + len(OPEN) :].strip()
+
+
+def open_thoughts(tokenizer: Tokenizer) -> None:
+    """Give the tokenizer a template that opens the thought, as those of reasoning models do: what the model says then begins inside it,
+    whatever the conversation before was like. One that opens it already stays. ForethoughtError where it closes an empty thought."""
+    prompt = render_prompt(tokenizer, user("hello"))
+    if prompt.rstrip().endswith(CLOSE):
+        raise ForethoughtError(
+            "this chat template closes an empty thought before the answer, so none can be opened in it."
+        )
+    if not opens_thought(prompt):
+        tokenizer.chat_template += "{%- if add_generation_prompt %}{{ '" + OPEN + "\\n' }}{%- endif %}"
 
 
 def continue_prompt(prompt: str, prefix: str) -> str:

@@ -17,6 +17,7 @@ from forethought.cli.common import (
     Seed,
     System,
     Take,
+    Think,
     Values,
     commas,
     listed,
@@ -55,6 +56,7 @@ def attack(
         Path | None, typer.Option(help="With --import of HarmBench completions: the file of its behaviors.")
     ] = None,
     system: System = None,
+    think: Think = False,
     dtype: Dtype = "float32",
     column: Columns = None,
     value: Values = None,
@@ -91,7 +93,9 @@ def attack(
     asked = attacker and any(may_ask(spec, "attacker") for spec in chosen)
     by = f", with {attacker} as attacker" if asked else ""
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")
-    tried = stages.attack(out, model_config(target, system, dtype), prompts, config, seed=seed, overwrite=overwrite)
+    tried = stages.attack(
+        out, model_config(target, system, dtype, think=think), prompts, config, seed=seed, overwrite=overwrite
+    )
     for key, number in tried.info["counts"].items():
         print(f"  {key}: {number}")
     wrote(tried.path, f"forethought judge {tried.path}")

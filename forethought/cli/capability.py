@@ -15,6 +15,7 @@ from forethought.cli.common import (
     Overwrite,
     Seed,
     System,
+    Think,
     commas,
     listed,
     model_config,
@@ -56,6 +57,7 @@ def capability(
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens, its thought included.")] = 512,
     system: System = None,
+    think: Think = False,
     dtype: Dtype = "float32",
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -73,7 +75,7 @@ def capability(
         raise ForethoughtError("--tasks and --harness are two runs. Give one of them.")
     from forethought import stages
 
-    model = model_config(target, system, dtype)
+    model = model_config(target, system, dtype, think=think)
     # What a model can read of attacks is no ability that training may cost.
     names = commas(harness or tasks or ",".join(name for name in TASKS if name != "decode"))
     stage = stages.harness if harness else stages.capability

@@ -13,6 +13,9 @@ from forethought.errors import ForethoughtError
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that was made with other settings.")]
+Think = Annotated[
+    bool, typer.Option("--think", help="Let the chat template open the thought, so that the model always thinks.")
+]
 System = Annotated[str | None, typer.Option(help="System prompt the target is deployed with.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, for local models.")]
 PolicyName = Annotated[str, typer.Option("--policy", "-p", help="A shipped policy, or a YAML file.")]
@@ -31,13 +34,15 @@ Values = Annotated[
 ]
 
 
-def model_config(name: str, system: str | None, dtype: str, concurrency: int = 32) -> Any:
+def model_config(name: str, system: str | None, dtype: str, concurrency: int = 32, think: bool = False) -> Any:
     from pydantic import ValidationError
 
     from forethought.config import ModelConfig, describe_validation
 
     try:
-        return ModelConfig.model_validate({"name": name, "system": system, "dtype": dtype, "concurrency": concurrency})
+        return ModelConfig.model_validate(
+            {"name": name, "system": system, "dtype": dtype, "concurrency": concurrency, "think": think}
+        )
     except ValidationError as error:
         raise ForethoughtError(describe_validation(error, ModelConfig)) from error
 

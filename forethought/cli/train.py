@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Dtype, ListIt, Out, Overwrite, PolicyName, Seed, listed, wrote
+from forethought.cli.common import Dtype, ListIt, Out, Overwrite, PolicyName, Seed, Think, listed, wrote
 from forethought.errors import ForethoughtError
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print rows, steps, memory and command, and do nothing.")]
@@ -66,6 +66,7 @@ def merge(
     run: Annotated[Path, typer.Argument(help="A training run that made an adapter.")],
     out: Out = Path("runs/merged"),
     dtype: Dtype = "float32",
+    think: Think = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Merge a run's adapter into its base: whole weights that plain transformers and servers load, and that can be trained on.
@@ -76,7 +77,7 @@ def merge(
 
     if dtype not in ("float32", "bfloat16"):
         raise ForethoughtError(f"dtype is float32 or bfloat16, not '{dtype}'.")
-    done = stages.merge(out, str(run), dtype=dtype, overwrite=overwrite)
+    done = stages.merge(out, str(run), dtype=dtype, think=think, overwrite=overwrite)
     wrote(done.path, f"forethought chat {done.path}")
 
 

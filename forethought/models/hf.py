@@ -20,6 +20,7 @@ from forethought.chat import (
     continue_prompt,
     encode_begun,
     encode_prompt,
+    open_thoughts,
     opens_thought,
     render_prompt,
     stop_ids,
@@ -205,8 +206,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def load_hf(source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32") -> HFModel:
-    """Load from a directory or the hub (`ID@REVISION`); an adapter is merged into the weights.
+def load_hf(
+    source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32", think: bool = False
+) -> HFModel:
+    """Load from a directory or the hub (`ID@REVISION`); an adapter is merged into the weights. With `think` its template opens the thought.
 
     Raises ForethoughtError where the model is not there, or has no chat template.
     """
@@ -214,6 +217,8 @@ def load_hf(source: str, *, adapter: Path | None = None, system: str | None = No
     tokenizer, model = load_weights(source, dtype)
     if not tokenizer.chat_template:
         raise ForethoughtError(f"the tokenizer of '{source}' has no chat template. Use an instruction-tuned model.")
+    if think:
+        open_thoughts(tokenizer)
     if adapter is not None:
         from peft import PeftModel
 

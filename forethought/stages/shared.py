@@ -53,7 +53,9 @@ def attacked(attempts_run: Path) -> tuple[Run, ModelConfig, dict[str, str]]:
 def load(model: ModelConfig) -> Model:
     """A loaded model, shared by the stages of one process."""
     if model not in LOADED:
-        LOADED[model] = load_model(model.name, system=model.system, dtype=model.dtype, concurrency=model.concurrency)
+        LOADED[model] = load_model(
+            model.name, system=model.system, dtype=model.dtype, concurrency=model.concurrency, think=model.think
+        )
     return LOADED[model]
 
 

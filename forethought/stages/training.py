@@ -53,19 +53,20 @@ def train(
     return _finish(run, counts | ({"without use to the method": spare} if spare else {}) | labels, metrics)
 
 
-def merge(out: Path, source: str, *, dtype: str = "float32", overwrite: bool = False) -> Run:
-    """Whole weights of an adapter's run, for plain transformers and for servers, as a run of its own: an adapter can be trained on it."""
+def merge(out: Path, source: str, *, dtype: str = "float32", think: bool = False, overwrite: bool = False) -> Run:
+    """Whole weights of an adapter's run, for plain transformers and for servers, as a run of its own: an adapter can be trained on it. With
+    `think` its chat template opens the thought."""
     base, adapter = locate_weights(source)
     if adapter is None:
         raise ForethoughtError(f"'{source}' holds whole weights already: there is no adapter to merge.")
-    settings = {"model": base, "method": "merge", "data": None, "init": source, "dtype": dtype}
+    settings = {"model": base, "method": "merge", "data": None, "init": source, "dtype": dtype, "think": think}
     run = _open(out, settings, weights_of(ModelConfig(name=source)), 0, overwrite)
     if run.finished:
         return run
     from forethought.train.merge import merge_adapter
 
     unload()
-    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, merge_adapter(base, adapter, dtype, run))
+    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, merge_adapter(base, adapter, dtype, run, think))
 
 
 def read_examples(config: TrainConfig) -> tuple[list[Example], dict[str, str]]:
