@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from types import MethodType
@@ -35,6 +36,7 @@ from forethought.chat import (
     encode_example,
     encode_prompt,
     end_of_turn,
+    open_thoughts,
     opens_thought,
     render_completion,
     render_prompt,
@@ -253,6 +255,25 @@ def test_a_prefilled_tag_alone_needs_a_line_break(name: str) -> None:
     if name in PREFILLED:
         assert opens_thought(prompt)
         assert render_completion(prompt, "Why.", "Yes.", "<e>") == "\nWhy.\n</think>\n\nYes.<e>"
+
+
+@each
+def test_a_template_is_given_an_opened_thought(name: str) -> None:
+    """What the model reads and is to say stays the same text; only who writes the first tag differs."""
+    tokenizer = copy.deepcopy(load(name))
+    if name in EMPTIED:
+        with pytest.raises(ForethoughtError, match="closes an empty thought"):
+            open_thoughts(tokenizer)
+        return
+    if name not in PREFILLED:
+        assert not opens_thought(render_prompt(tokenizer, user("hello")))
+    for _ in range(2):
+        open_thoughts(tokenizer)
+        assert opens_thought(render_prompt(tokenizer, user("hello")))
+    messages = (*user("hello"), Message(role="assistant", content="Yes."), *user("and now?"))
+    plain, opened = render_prompt(load(name), messages), render_prompt(tokenizer, messages)
+    said = render_completion(plain, "Why.", "No.", "<e>")
+    assert opened + render_completion(opened, "Why.", "No.", "<e>") == plain + said
 
 
 # (b) Ids and masks.

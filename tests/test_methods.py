@@ -19,13 +19,13 @@ from test_train import config, examples, losses, mixed, run_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forethought import pipeline, stages
-from forethought.chat import Encoded
+from forethought.chat import Encoded, opens_thought, render_prompt
 from forethought.cli import app
 from forethought.cli.train import _config
 from forethought.config import TrainConfig, find_launch, load_experiment
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, load_model
-from forethought.records import Attempt
+from forethought.records import Attempt, user
 from forethought.registry import parse_spec, resolve
 from forethought.run import open_run
 from forethought.train import METHODS, lat, loop, r2d2
@@ -288,6 +288,8 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     ours = load_model(str(first.path)).model.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(value, ours[name]) for name, value in plain.state_dict().items())
     assert stages.merge(tmp_path / "whole", str(first.path)).path == whole.path
+    thinking = stages.merge(tmp_path / "thinking", str(first.path), think=True)
+    assert opens_thought(render_prompt(AutoTokenizer.from_pretrained(thinking.path / "model"), user("x")))
     with pytest.raises(ForethoughtError, match="whole weights already"):
         stages.merge(tmp_path / "again", str(whole.path))
     with pytest.raises(ForethoughtError, match=r"init=.*forethought merge"):

@@ -372,3 +372,18 @@ def test_failures_are_returned_not_raised(model: HFModel) -> None:
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
     assert keep_pages() == (platform.system() == "Linux" and platform.libc_ver()[0] == "glibc")
+
+
+def test_with_think_every_reply_begins_inside_a_thought(tiny: Path) -> None:
+    spec = f"hf:{tiny}"
+
+    def flow() -> Flow[Reply]:
+        reply = yield Ask("target", user("hello"), sampling=Sampling(max_tokens=2))
+        assert isinstance(reply, Reply)
+        return reply
+
+    for think in (False, True):
+        reply = next(run_flows([Job("x", flow)], {"target": load_model(spec, think=think)})).value
+        assert reply is not None and reply.opened == think
+    with pytest.raises(ForethoughtError, match="has its own"):
+        load_model("scripted:comply", think=True)
