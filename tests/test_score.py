@@ -19,6 +19,7 @@ from forethought.analysis.roc import Sides
 from forethought.analysis.separation import Table, comparisons, separations, tabulate
 from forethought.chat import decision_point
 from forethought.cli import app
+from forethought.cli.analyze import auroc
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Ask, Choose, Done, Job, Model, run_flows
@@ -186,6 +187,10 @@ def test_stage_and_tables(tmp_path: Path) -> None:
     direct = next(r for r in lines if (r["model"], r["attack"], r["against"]) == ("good-scored", "direct", "benign"))
     assert (direct["AUROC"], direct["harmful"], direct["others"], direct["success"]) == ("1.0", "3", "3", "0.0")
     assert 0 < float(direct["AUROC low"]) < 1
+    fewer = CliRunner().invoke(app, ["analyze", "auroc", str(tmp_path / "good-scored"), "--without", "persona"])
+    assert fewer.exit_code == 0 and "persona" not in fewer.output and "style_json" in fewer.output
+    with pytest.raises(ForethoughtError, match=r"'persone'.*'persona'"):
+        auroc([str(tmp_path / "good-scored")], without="persone")
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from forethought.cli import reasoning
-from forethought.cli.common import Overwrite, Seed, named_runs, wrote
+from forethought.cli.common import Overwrite, Seed, commas, named_runs, wrote
 from forethought.cli.divergence import divergence
 from forethought.cli.everything import everything
 from forethought.cli.tables import Row, as_csv, interval, print_table
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, nearest
 
 analyze_app = typer.Typer(
     no_args_is_help=True,
@@ -90,6 +91,9 @@ def auroc(
         typer.Argument(help="Score runs, each NAME=RUN or RUN; the first is compared with each of the others."),
     ],
     fpr: Fpr = None,
+    without: Annotated[
+        str | None, typer.Option(help="Attacks to leave out, separated by commas: those that no model can read, say.")
+    ] = None,
     csv: Csv = None,
 ) -> None:
     """How well models part harmful from harmless requests, under each attack: AUROC of score runs, side by side with paired differences.
@@ -100,14 +104,26 @@ def auroc(
     twice = next((name for name, paths in named.items() if len(paths) > 1), None)
     if twice:
         raise ForethoughtError(f"two runs have the same name, '{twice}'. Name them: NAME=RUN.")
-    _print_separations({name: path for name, (path,) in named.items()}, fpr, csv)
+    _print_separations({name: path for name, (path,) in named.items()}, fpr, csv, commas(without or ""))
 
 
-def _print_separations(scored: dict[str, Path], fpr: float | None, csv: Path | None) -> None:
+def _print_separations(
+    scored: dict[str, Path], fpr: float | None, csv: Path | None, without: Collection[str] = ()
+) -> None:
     from forethought.analysis.separation import comparisons, separations, tabulate
     from forethought.run import write_text
 
-    tables = {name: tabulate(*_read(path)) for name, path in scored.items()}
+    read = {name: _read(path) for name, path in scored.items()}
+    known = {a.attack for attempts, _ in read.values() for a in attempts}
+    for attack in without:
+        if attack not in known:
+            raise ForethoughtError(
+                f"--without names '{attack}', by which nothing was attacked.{nearest(attack, known)}"
+            )
+    tables = {
+        name: tabulate([a for a in attempts if a.attack not in without], scores)
+        for name, (attempts, scores) in read.items()
+    }
     for name, table in tables.items():
         if not table:
             print(f"\n{name}: no AUROC, since it needs harmful prompts and benign or borderline ones.")
