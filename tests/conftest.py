@@ -47,7 +47,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=700, special_tokens=["<|im_start|>", "<|im_end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )  # fmt: skip
-    tokenizer.train_from_iterator((p.text for p in load(DataConfig())), trainer)
+    # Not by all prompts: what a random model says, and so what tests see, must not change with every prompt that is added.
+    tokenizer.train_from_iterator((p.text for p in load(DataConfig()) if p.split != "extra"), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
     )
