@@ -272,7 +272,7 @@ def plan(path: Path, *overrides: str, **changes: Any) -> Experiment:
         ("attack.sampling.temperature=-1", "'attack.sampling.temperature'"),
         ("data.train.take.harmful=-1", "'data.train.take.harmful'"),
         ("data.train.take.evil=1", "'harmful', 'benign', 'borderline' or 'sensitive'"),
-        ("data.train.split=dev", "'train', 'validation' or 'test'"),
+        ("data.train.split=dev", "'train', 'extra', 'validation' or 'test'"),
         ("name=../up", "'name'"),
         ("targets=null", "'targets'"),
         ("train.scot.data={}", "'train.scot.data'"),
