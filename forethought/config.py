@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,8 @@ from forethought.registry import read_value
 
 
 class DataConfig(Record):
-    """Where prompts come from. `take` draws at most that many of each label, the same ones for the same seed; `more` holds further
-    sources whose prompts come after these."""
+    """Where prompts come from. `take` draws at most that many of each label, the same ones for the same seed, from what a `take` of
+    `skip` leaves: a second draw that shares no prompt with the first. `more` holds further sources whose prompts come after these."""
 
     source: str = "starter"
     path: str | None = None
@@ -23,6 +24,7 @@ class DataConfig(Record):
     columns: dict[str, str] = Field(default_factory=dict)
     values: dict[str, str] = Field(default_factory=dict)
     take: dict[Label, Annotated[int, Field(ge=0)]] | None = None
+    skip: dict[Label, Annotated[int, Field(ge=0)]] | None = None
     more: tuple[DataConfig, ...] = ()
 
 
@@ -256,6 +258,28 @@ def read_yaml(name: str | Path, text: bytes) -> Any:
         return yaml.safe_load(text.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ForethoughtError(f"'{name}' is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def only(experiment: Experiment, targets: Sequence[str]) -> Experiment:
+    """The experiment with these targets alone, in this order, and the trainings and syntheses that they are made from.
+
+    Raises ForethoughtError for a target that there is not.
+    """
+    for name in targets:
+        if name not in experiment.targets:
+            raise ForethoughtError(f"no target '{name}' in this experiment.{nearest(name, experiment.targets)}")
+    kept = {name: experiment.targets[name] for name in targets}
+    wanted = [*(t.name for t in kept.values()), *filter(None, (experiment.attack.attacker, experiment.attack.helper))]
+    trained: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if (config := experiment.train.get(name)) and name not in trained:
+            trained.add(name)
+            wanted += [config.init] if config.init else []
+    train = {name: config for name, config in experiment.train.items() if name in trained}
+    made = {source for config in train.values() for source in (config.data, *config.match)}
+    synth = {name: config for name, config in experiment.synth.items() if name in made}
+    return experiment.model_copy(update={"targets": kept, "train": train, "synth": synth})
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

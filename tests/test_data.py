@@ -141,6 +141,14 @@ def test_split_and_take() -> None:
     assert len(test) == 3 and {p.split for p in test} == {"test"}
 
 
+def test_a_second_draw_shares_no_prompt_with_the_first() -> None:
+    numbers: dict[Label, int] = {"harmful": 30, "benign": 30, "borderline": 20}
+    first = load_prompts(DataConfig(split="test", take=numbers))
+    second = load_prompts(DataConfig(split="test", take=numbers, skip=numbers))
+    assert Counter(p.label for p in second) == numbers
+    assert not {p.id for p in first} & {p.id for p in second}
+
+
 # Files
 
 

@@ -22,7 +22,7 @@ from forethought import pipeline, stages
 from forethought.chat import Encoded, opens_thought, render_prompt
 from forethought.cli import app
 from forethought.cli.train import _config
-from forethought.config import TrainConfig, find_launch, load_experiment
+from forethought.config import TrainConfig, find_launch, load_experiment, only
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, load_model
 from forethought.records import Attempt, user
@@ -192,6 +192,19 @@ def test_circuit_breaker_adapts_the_first_layers_and_keeps_what_it_elicited(tiny
         circuit_breaker()(mixed(8), f"hf:{tiny}", config(lora_rank=0), run, 0)
     with pytest.raises(ForethoughtError, match=r"layers \[3\] do not fit a model of 2"):
         circuit_breaker(layers=(3,))(mixed(8), f"hf:{tiny}", config(), run, 0)
+
+
+def test_no_more_is_elicited_than_the_steps_read(tiny: Path, tmp_path: Path) -> None:
+    for name in ("r", "again"):
+        run = run_in(tmp_path / name, tiny)
+        settings = config(steps=1, batch_size=4, validation=0)
+        found = circuit_breaker(max_tokens=6)(mixed(24), f"hf:{tiny}", settings, run, 0)
+        elicited = run.read("elicited.jsonl", Attempt)
+        assert found["elicited"] <= len(elicited) == 4
+    first, again = (
+        [a.prompt.id for a in run_in(tmp_path / n, tiny).read("elicited.jsonl", Attempt)] for n in ("r", "again")
+    )
+    assert first == again
 
 
 def test_a_circuit_breaker_of_a_model_that_refuses_keeps_its_refusals(tiny: Path, tmp_path: Path) -> None:
@@ -460,6 +473,18 @@ def experiment(tiny: Path, tmp_path: Path, *changes: str) -> Any:
     path = tmp_path / "e.yaml"
     path.write_text(EXPERIMENT.format(tiny=tiny), encoding="utf-8")
     return load_experiment(path, list(changes))
+
+
+def test_some_targets_bring_what_they_are_made_from(tiny: Path, tmp_path: Path) -> None:
+    whole = experiment(tiny, tmp_path)
+    some = only(whole, ["dpo"])
+    assert (list(some.targets), list(some.train), list(some.synth)) == (["dpo"], ["rt", "dpo"], ["refusal"])
+    asked = only(whole, ["asked"])
+    assert (list(asked.targets), list(asked.train), list(asked.synth)) == (["asked"], ["asked"], [])
+    assert list(only(whole, ["dpo", "asked"]).targets) == ["dpo", "asked"]
+    assert list(only(experiment(tiny, tmp_path, "attack.attacker=rt"), ["asked"]).train) == ["asked", "rt"]
+    with pytest.raises(ForethoughtError, match=r"no target 'dp'.*Did you mean 'dpo'"):
+        only(whole, ["dp"])
 
 
 def test_the_plan_of_an_experiment(tiny: Path, tmp_path: Path) -> None:

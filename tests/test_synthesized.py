@@ -16,8 +16,10 @@ from forethought.data.export import FORMS, export
 from forethought.data.statistics import disagreements, lengths
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
+from forethought.prompts import read_lines
 from forethought.records import Example, Prompt, Rejected, make_prompt
 from forethought.run import Run
+from forethought.synth.common import plain_refusals
 from forethought.synth.imported import import_rows
 
 POLICY = load_policy("default")
@@ -243,6 +245,46 @@ def test_data_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert cli("check", one.path, *against, leaked) == 1
     cli("export", one.path, "--to", "messages", "--out", tmp_path / "e")
     assert (tmp_path / "e" / "train.jsonl").exists() and (tmp_path / "e" / "README.md").exists()
+
+
+@pytest.mark.parametrize("method", ["srg", "rational", "policy"])
+def test_answers_care_and_variants_are_alike_for_all_methods(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "t.yaml"
+    script.write_text(yaml.safe_dump([{"when": "N/A", "say": "-"}, {"say": "to bake bread with a friend."}]))
+    prompts = [
+        make_prompt("I want to bake bread with a friend, and it hurts", "sensitive", "test", category="self_harm")
+    ]
+    run = stages.synth(
+        tmp_path / "r", f"{method}(form=outline, care=lines, variants=2, answers=2)", prompts, load_policy("default"),
+        ModelConfig(name=f"scripted:{script}"), ModelConfig(name=f"scripted:{script}"),
+    )  # fmt: skip
+    examples = run.read("examples.jsonl", Example)
+    assert len(examples) == 3, run.read("rejected.jsonl", Rejected)
+    assert {e.answer for e in examples} <= set(read_lines("forethought.synth", "care"))
+    assert len({e.reasoning for e in examples}) == len({e.answer for e in examples}) == 1
+    assert len({e.prompt.style for e in examples}) == 3
+
+
+def test_rational_may_reason_about_what_is_answered_alone(tmp_path: Path) -> None:
+    script = tmp_path / "t.yaml"
+    rules = [
+        {"when": "N/A", "say": "-"},
+        {"when": "lock", "say": "to pick the lock of a neighbor's shed."},
+        {"say": "to bake bread with a friend."},
+    ]
+    script.write_text(yaml.safe_dump(rules))
+    hurt = make_prompt("I want to bake bread with a friend, and it hurts", "sensitive", "t", category="self_harm")
+    run = stages.synth(
+        tmp_path / "r", "rational(form=outline, reason=benign, care=lines, variants=1)", [PROMPTS[2], hurt], POLICY,
+        ModelConfig(name=f"scripted:{script}"),
+    )  # fmt: skip
+    by_decision = {
+        d: [e for e in run.read("examples.jsonl", Example) if e.decision == d] for d in ("refuse", "support")
+    }
+    refused, supported = by_decision["refuse"], by_decision["support"]
+    assert [(e.reasoning, e.decisive) for e in refused] == [(None, ())] * 2
+    assert refused[0].answer == refused[1].answer in plain_refusals()
+    assert len(supported) == 2 and all(e.reasoning and e.decisive for e in supported)
 
 
 SMALL = {

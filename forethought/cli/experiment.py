@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forethought.cli.common import Out, Overwrite
+from forethought.cli.common import Out, Overwrite, commas
 from forethought.cli.train import DryRun
 
 
@@ -26,6 +26,10 @@ def quickstart(
 def run(
     experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of a shipped one.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes to the experiment.")] = None,
+    targets: Annotated[
+        str,
+        typer.Option(help="Only these targets, by comma, and what they are made from; the report is of them alone."),
+    ] = "",
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -34,14 +38,18 @@ def run(
 
     Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`
     """
-    _experiment(experiment, overrides or [], out, overwrite, dry_run)
+    _experiment(experiment, overrides or [], out, overwrite, dry_run, targets)
 
 
-def _experiment(name: str, overrides: list[str], out: Path, overwrite: bool, dry_run: bool = False) -> None:
-    from forethought.config import find_experiment, load_experiment
+def _experiment(
+    name: str, overrides: list[str], out: Path, overwrite: bool, dry_run: bool = False, targets: str = ""
+) -> None:
+    from forethought.config import find_experiment, load_experiment, only
     from forethought.pipeline import plan_experiment, run_experiment
 
     experiment = load_experiment(find_experiment(name), overrides)
+    if targets:
+        experiment = only(experiment, commas(targets))
     print(f"{experiment.name}: {experiment.about}\n{experiment.model_dump_json(exclude_defaults=True)}")
     if dry_run:
         print("\n".join(plan_experiment(experiment, out)))

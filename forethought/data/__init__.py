@@ -50,6 +50,9 @@ def load_prompts(config: DataConfig, seed: int = 0) -> list[Prompt]:
     prompts = _unique(found)
     if config.split:
         prompts = [p for p in prompts if p.split == config.split]
+    if config.skip is not None:
+        first = {p.id for p in draw(prompts, config.skip, seed)}
+        prompts = [p for p in prompts if p.id not in first]
     if config.take is not None:
         prompts = draw(prompts, config.take, seed)
     if not prompts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Literal
 
@@ -9,7 +10,7 @@ from forethought.chat import CLOSE, OPEN, split
 from forethought.flow import Ask, Flow
 from forethought.policy import Policy
 from forethought.prompts import fill, read_lines, read_prompt
-from forethought.records import Message, Prompt, Reply, Sampling
+from forethought.records import Decision, Message, Prompt, Reply, Sampling
 from forethought.refusals import classify
 from forethought.thoughts import SENTENCE_END
 
@@ -25,6 +26,16 @@ class Reject(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+
+
+def answer_to(
+    prompt: Prompt, policy: Policy, decision: Decision, rng: random.Random, max_tokens: int, answers: int, care: Care
+) -> Flow[tuple[str, str]]:
+    """(answer, what was checked) to a prompt that is not refused: the target's own words, or to people in trouble prepared ones where
+    `care` is `lines`. Raises Reject as `own_answer` does."""
+    if decision == "support" and care == "lines":
+        return caring_answer(rng.random()), "answer was written beforehand"
+    return (yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)), "own answer complies"
 
 
 def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = False, tries: int = 1) -> Flow[str]:

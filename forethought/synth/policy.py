@@ -7,6 +7,9 @@ is ours. The policy text is not part of the training row, so that the model lear
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import Field
 
 from forethought.errors import AskFailed
 from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
@@ -15,7 +18,8 @@ from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Prompt, Sampling
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Reject
+from forethought.synth.common import PACKAGE, Care, Reject
+from forethought.synth.evolve import Rewrite
 from forethought.synth.outline import load_guidelines
 from forethought.synth.reasoned import Draft, Form, Guard, Plan, instructions, synthesize
 
@@ -32,6 +36,10 @@ def policy(
     least: float = 0.5,
     guard: Guard | None = None,
     max_tokens: int = 96,
+    answers: Annotated[int, Field(ge=1)] = 1,
+    care: Care = "own",
+    variants: Annotated[int, Field(ge=0, le=6)] = 0,
+    rewrite: Rewrite = "auto",
 ) -> Synthesizer:
     """`least` is the lowest mean score, 0 to 1, that a strong scorer (the helper) may give; one that can only compare likelihoods ranks.
     The other options are those of `srg`."""
@@ -46,7 +54,7 @@ def policy(
 
     plan = Plan(
         "policy", policy, load_guidelines(guidelines), system, form=form, hint=hint, samples=samples, guard=guard,
-        max_tokens=max_tokens, score=score,
+        max_tokens=max_tokens, score=score, answers=answers, care=care, variants=variants, rewrite=rewrite,
     )  # fmt: skip
 
     def make(prompt: Prompt) -> Flow[Made]:

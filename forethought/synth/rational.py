@@ -7,10 +7,17 @@ people in trouble, and all wording are ours. The generator is the model that is 
 
 from __future__ import annotations
 
+import random
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from forethought.flow import Flow, Rng
 from forethought.policy import Category, Policy
-from forethought.records import Decision, Prompt
+from forethought.records import Decision, Example, Prompt
 from forethought.synth import Made, Synthesizer
+from forethought.synth.common import Care, plain_refusals
+from forethought.synth.evolve import Rewrite
 from forethought.synth.outline import load_guidelines
 from forethought.synth.reasoned import Form, Guard, Plan, instructions, synthesize
 
@@ -22,8 +29,15 @@ def rational(
     form: Form = "auto",
     guard: Guard | None = None,
     max_tokens: int = 96,
+    answers: Annotated[int, Field(ge=1)] = 1,
+    care: Care = "own",
+    variants: Annotated[int, Field(ge=0, le=6)] = 0,
+    rewrite: Rewrite = "auto",
+    reason: Literal["all", "benign"] = "all",
 ) -> Synthesizer:
-    """`samples` rationales a prompt; `form` as in `srg`; `max_tokens` bounds the answers of a model that is led."""
+    """`samples` rationales a prompt; `form` as in `srg`; `max_tokens` bounds the answers of a model that is led;
+    `answers`, `care`, `variants` and `rewrite` as in `scot`. `reason=benign`, an ablation of the paper, leaves out the thoughts of
+    what is refused, which gets a plain refusal."""
 
     def system(prompt: Prompt, category: Category | None, decision: Decision | None) -> str:
         rule = f" It concerns {category.name}: {category.definition}" if category else ""
@@ -40,10 +54,19 @@ def rational(
         samples=samples,
         guard=guard,
         max_tokens=max_tokens,
+        answers=answers,
+        care=care,
+        variants=variants,
+        rewrite=rewrite,
     )
 
     def make(prompt: Prompt) -> Flow[Made]:
         rng = yield Rng()
-        return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
+        assert isinstance(rng, random.Random)
+        made = yield from synthesize(plan, prompt, rng)
+        if reason == "benign" and policy.decide(prompt) == "refuse":
+            plain = {"answer": rng.choice(plain_refusals()), "reasoning": None, "intent": None, "decisive": ()}
+            made = [m.model_copy(update=plain) if isinstance(m, Example) else m for m in made]
+        return made
 
     return make

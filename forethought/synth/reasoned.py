@@ -19,7 +19,8 @@ from forethought.records import Decision, Example, Messages, Prompt, Rejected, S
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made
-from forethought.synth.common import PACKAGE, Reject, own_answer, reasoned_refusal, repeats_run
+from forethought.synth.common import PACKAGE, Care, Reject, answer_to, reasoned_refusal, repeats_run
+from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.outline import Guidelines, follow
 from forethought.synth.restate import RULE, Intent, restate
 from forethought.synth.teacher import blind_decision, can_choose, near, rank, violated, write_freely
@@ -45,6 +46,10 @@ class Plan:
     filter: bool = True
     guard: Guard | None = None
     max_tokens: int = 96
+    answers: int = 1
+    care: Care = "own"
+    variants: int = 0
+    rewrite: Rewrite = "auto"
     score: Callable[[Prompt, Draft, Policy], Flow[float]] | None = None
 
 
@@ -93,7 +98,7 @@ def synthesize(plan: Plan, prompt: Prompt, rng: random.Random) -> Flow[Made]:
         score=draft.score,
         checks=(*checks, "best of its drafts" if plan.samples > 1 else "only draft"),
     )
-    return [example]
+    return (yield from evolve(example, plan.variants, plan.rewrite))
 
 
 def _best(
@@ -133,10 +138,12 @@ def _best(
 
 
 def _answer(plan: Plan, prompt: Prompt, category: Category | None, decision: Decision, rng: random.Random) -> Flow[str]:
-    """The answer that all drafts of a teacher which is led share: a refusal that names the rule, or the target's own words."""
+    """The answer that all drafts of a teacher which is led share: a refusal that names the rule, or what
+    `answer_to` gives."""
     if decision == "refuse":
         return reasoned_refusal(rng.random(), category.name if category else "the rules")
-    return (yield from own_answer(prompt, plan.policy, plan.max_tokens, support=decision == "support"))
+    answer, _ = yield from answer_to(prompt, plan.policy, decision, rng, plan.max_tokens, plan.answers, plan.care)
+    return answer
 
 
 def _led(

@@ -5,6 +5,7 @@ Harmful prompts get one of a few plain refusals; everything else gets the target
 
 from __future__ import annotations
 
+import random
 from typing import Annotated
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from forethought.flow import Flow, Rng
 from forethought.policy import Policy
 from forethought.records import Example, Prompt, Rejected
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import Care, Reject, caring_answer, own_answer, plain_refusals
+from forethought.synth.common import Care, Reject, answer_to, plain_refusals
 from forethought.synth.evolve import Rewrite, evolve
 
 
@@ -30,15 +31,13 @@ def refusal(
     def synthesize(prompt: Prompt) -> Flow[Made]:
         decision = policy.decide(prompt)
         rng = yield Rng()
-        check: tuple[str, ...] = ()
+        assert isinstance(rng, random.Random)
+        check: list[str] = []
         try:
             if decision == "refuse":
-                answer = rng.choice(plain_refusals())  # type: ignore[union-attr]
-            elif decision == "support" and care == "lines":
-                answer, check = caring_answer(rng.random()), ("answer was written beforehand",)  # type: ignore[union-attr]
+                answer = rng.choice(plain_refusals())
             else:
-                answer = yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)
-                check = ("own answer complies",)
+                answer, *check = yield from answer_to(prompt, policy, decision, rng, max_tokens, answers, care)
         except Reject as reject:
             return [Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)]
         example = Example(
@@ -50,7 +49,7 @@ def refusal(
             method="refusal",
             teacher="target",
             policy=policy.hash,
-            checks=check,
+            checks=tuple(check),
         )
         return (yield from evolve(example, variants, rewrite))
 

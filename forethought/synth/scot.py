@@ -25,7 +25,7 @@ from forethought.records import Decision, Example, Prompt, Rejected, Sampling
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Care, Reject, caring_answer, lower_first, own_answer, reasoned_refusal
+from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_first, reasoned_refusal
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.restate import PREFIX, RULE, restate
 from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
@@ -84,11 +84,8 @@ def scot(
                 if category is None:
                     raise Reject("no rule violated")
                 answer, check = reasoned_refusal(drawn.random(), category.name), "refusal names the rule"
-            elif decision == "support" and care == "lines":
-                answer, check = caring_answer(drawn.random()), "answer was written beforehand"
             else:
-                answer = yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)
-                check = "own answer complies"
+                answer, check = yield from answer_to(prompt, policy, decision, drawn, max_tokens, answers, care)
         except Reject as reject:
             return [Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)]
         reasoning, decisive = WRITERS[template](policy, found, category, decision, drawn)

@@ -6,10 +6,16 @@ is SRG-style. Arms for the ablation: `guidelines=none`, and `filter=false`.
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from forethought.flow import Flow, Rng
 from forethought.policy import Category, Policy
 from forethought.records import Decision, Prompt
 from forethought.synth import Made, Synthesizer
+from forethought.synth.common import Care
+from forethought.synth.evolve import Rewrite
 from forethought.synth.outline import Clause, Guidelines, as_instructions, load_guidelines
 from forethought.synth.reasoned import Form, Guard, Plan, instructions, synthesize
 
@@ -40,11 +46,16 @@ def srg(
     hint: bool | None = None,
     guard: Guard | None = None,
     max_tokens: int = 96,
+    answers: Annotated[int, Field(ge=1)] = 1,
+    care: Care = "own",
+    variants: Annotated[int, Field(ge=0, le=6)] = 0,
+    rewrite: Rewrite = "auto",
 ) -> Synthesizer:
     """`guidelines` is a shipped name, a YAML file, or `none`. `filter=false` keeps the first draft, whatever it decides.
 
     `form`: a strong teacher writes `free`, a weak one is led along an `outline`; `auto` leads local models. `hint` shows the label to
-    the teacher; by default only to one that is led. `max_tokens` bounds the target's own answers.
+    the teacher; by default only to one that is led. `max_tokens` bounds the target's own answers
+    beside a teacher that is led; `answers`, `care`, `variants` and `rewrite` as in `scot`.
     """
     clauses = BARE if guidelines == "none" else load_guidelines(guidelines)
 
@@ -56,7 +67,8 @@ def srg(
         return instructions("srg", guidelines=as_instructions(clauses), policy=rules, hint=told)
 
     plan = Plan(
-        "srg", policy, clauses, system, form=form, hint=hint, samples=samples, filter=filter, guard=guard, max_tokens=max_tokens
+        "srg", policy, clauses, system, form=form, hint=hint, samples=samples, filter=filter, guard=guard, max_tokens=max_tokens,
+        answers=answers, care=care, variants=variants, rewrite=rewrite,
     )  # fmt: skip
 
     def make(prompt: Prompt) -> Flow[Made]:

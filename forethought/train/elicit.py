@@ -6,6 +6,7 @@ set, and no other run reads them.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from functools import partial
 
@@ -29,9 +30,13 @@ def elicit(
 ) -> dict[str, Attempt]:
     """{prompt id: the model's compliant reply} of the examples' prompts, as far as it complied; kept in the run's `elicited.jsonl`.
 
-    Raises ForethoughtError where it complied with none.
+    Where `steps` read fewer rows than there are prompts, only that many are asked, drawn by `seed`. Raises ForethoughtError where it
+    complied with none.
     """
     prompts = {e.prompt.id: e.prompt for e in examples}
+    if config.steps and (most := config.steps * config.batch_size) < len(prompts):
+        drawn = set(random.Random(seed).sample(sorted(prompts), most))
+        prompts = {i: p for i, p in prompts.items() if i in drawn}
     if is_first():
         _ask(prompts, base, config, run, seed, opening, max_tokens)
     wait()
