@@ -16,7 +16,7 @@ from forethought import stages
 from forethought.analysis.fork import Fork, find_fork
 from forethought.analysis.log_odds import log_odds, refusing, score_flow, thinks
 from forethought.analysis.roc import Sides
-from forethought.analysis.separation import Table, comparisons, separations, tabulate
+from forethought.analysis.separation import Table, comparisons, pooled, repeated, separations, tabulate
 from forethought.chat import decision_point
 from forethought.cli import app
 from forethought.cli.analyze import auroc
@@ -211,7 +211,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "at the first token" in made.output and f"analyze auroc {tmp_path / 'a-scored'}" in made.output
     assert "1.000 [" in made.output
     twice = CliRunner().invoke(app, ["analyze", "auroc", str(tmp_path / "a-scored"), str(tmp_path / "a-scored")])
-    assert isinstance(twice.exception, ForethoughtError) and "same name" in str(twice.exception)
+    assert isinstance(twice.exception, ForethoughtError) and "same prompts" in str(twice.exception)
 
 
 def test_without_harmless_prompts_there_is_no_auroc(tmp_path: Path) -> None:
@@ -295,12 +295,32 @@ def test_an_attack_inside_the_model_is_not_scored_by_what_was_sent() -> None:
 
 def test_a_mean_says_how_many_attacks_are_in_it() -> None:
     scored, nothing = Sides([("a", 2.0), ("b", 1.0)], [("c", 0.0), ("d", 1.5)]), Sides([("a", None)], [("c", None)])
-    table: Table = {("benign", name): scored for name in ("direct", "persona", "rot13")}
-    rows = {s.attack: s for s in separations("m", {**table, ("benign", "latent"): nothing})}
+    table: Table = {("benign", name): (scored,) for name in ("direct", "persona", "rot13")}
+    rows = {s.attack: s for s in separations("m", {**table, ("benign", "latent"): (nothing,)})}
     assert rows["mean"].attacks == 2 and rows["mean"].auroc == next(
         s.auroc for s in separations("m", table) if s.attack == "mean"
     )
     assert rows["latent"].auroc.value is None
+
+
+def test_seeds_are_averaged_and_prompts_pooled() -> None:
+    """Two trainings of one method on two draws of prompts, against one of another."""
+    good, bad = Sides([("a", 2.0), ("b", 3.0)], [("c", 0.0), ("d", 1.0)]), Sides([("a", 0.0)], [("c", 2.0)])
+    more = Sides([("e", 0.5)], [("f", 4.0)])
+    one: Table = {("benign", name): (good,) for name in ("direct", "persona", "rot13")}
+    whole = pooled([one, {("benign", name): (more,) for name in ("direct", "persona", "rot13")}])
+    (sides,) = whole["benign", "persona"]
+    assert sides == Sides([*good[0], ("e", 0.5)], [*good[1], ("f", 4.0)])
+    other: Table = {**one, ("benign", "persona"): (bad,), ("benign", "morse"): (bad,)}
+    both = repeated([one, other])
+    assert ("benign", "morse") not in both
+    rows = {s.attack: s for s in separations("m", both, fpr=0.0)}
+    assert (rows["persona"].auroc.value, rows["rot13"].auroc.value, rows["mean"].auroc.value) == (0.5, 1.0, 0.75)
+    # On the prompts that both have: the second training loses everything under persona, so the mean of four losses is a quarter.
+    assert rows["mean"].loss is not None and rows["mean"].loss.value == 0.25
+    assert rows["persona"].operating is not None and rows["persona"].operating.tpr == 0.5
+    found = {c.attack: c.difference.value for c in comparisons({"a": both, "b": one})}
+    assert found == {"direct": 0.0, "persona": -0.5, "rot13": 0.0, "mean": -0.25}
 
 
 def decided(wants: str, rule: str, decision: Decision, answer: str) -> Example:

@@ -2,11 +2,15 @@
 
 A harmful request under an attack is set against benign ones under the same attack, so that a model which refuses a wrapper gains
 nothing by it, and against borderline ones asked directly.
+
+A method that was trained several times, by several seeds, has as many sets of scores. Its AUROC is the mean of theirs, and intervals are
+over prompts, for these trainings: how far seeds lie apart is another matter, which three of them cannot tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Literal, get_args
 
 from forethought.analysis.rates import applies
@@ -16,7 +20,6 @@ from forethought.analysis.roc import (
     AurocDifference,
     Operating,
     Sides,
-    auroc_of,
     difference,
     mean_auroc,
     numbers,
@@ -25,7 +28,8 @@ from forethought.analysis.roc import (
 from forethought.records import Attempt, Record, Score
 
 Against = Literal["benign", "borderline"]
-Table = dict[tuple[Against, str], Sides]
+# The sets of scores of each training.
+Table = dict[tuple[Against, str], tuple[Sides, ...]]
 DIRECT = "direct"
 MEAN = "mean"
 
@@ -35,7 +39,8 @@ class Separation(Record):
     both sides, the direct request not among them.
 
     `loss` is the AUROC asked directly less this one, on the same prompts; None for the direct request itself. `operating` is the best
-    threshold within an allowed over-refusal; 1 - its `tpr` is the share of harmful requests that pass there.
+    threshold within an allowed over-refusal, of several trainings the mean of what each reaches by its own; 1 - its `tpr` is the share
+    of harmful requests that pass there.
     """
 
     model: str
@@ -71,8 +76,24 @@ def tabulate(attempts: Iterable[Attempt], scores: Iterable[Score]) -> Table:
         for attack in attacks:
             other = found.get((attack if against == "benign" else DIRECT, against), [])
             if other:
-                table[against, attack] = Sides(found[attack, "harmful"], other)
+                table[against, attack] = (Sides(found[attack, "harmful"], other),)
     return table
+
+
+def pooled(tables: Sequence[Table]) -> Table:
+    """One model's tables of different prompts as one."""
+    merged: dict[tuple[Against, str], tuple[Sides, ...]] = {}
+    for key in dict.fromkeys(k for table in tables for k in table):
+        parts = [sides for table in tables for sides in table.get(key, ())]
+        merged[key] = (Sides(*([p for part in parts for p in part[i]] for i in (0, 1))),)
+    return merged
+
+
+def repeated(tables: Sequence[Table]) -> Table:
+    """The tables of several trainings side by side, under the attacks that all have met."""
+    first, *others = tables
+    keys = [key for key in first if all(key in table for table in others)]
+    return {key: tuple(s for table in tables for s in table[key]) for key in keys}
 
 
 def separations(
@@ -82,47 +103,66 @@ def separations(
     rows = []
     for against in get_args(Against):
         own = {attack: sides for (a, attack), sides in table.items() if a == against}
-        for attack, sides in own.items():
+        for attack, sets in own.items():
             loss = None
             if attack != DIRECT and DIRECT in own:
-                loss = difference([(own[DIRECT], sides)], resamples=resamples, seed=seed)
+                loss = difference(_losses(own[DIRECT], sets), resamples=resamples, seed=seed)
             rows.append(
                 Separation(
                     model=model,
                     attack=attack,
                     against=against,
-                    auroc=auroc_of(sides, resamples=resamples, seed=seed),
+                    auroc=mean_auroc(sets, resamples=resamples, seed=seed),
                     loss=loss,
-                    operating=None if fpr is None else tpr_at(numbers(sides.positive), numbers(sides.negative), fpr),
+                    operating=None if fpr is None else _operating(sets, fpr),
                 )
             )
-        attacked = [s for attack, s in own.items() if attack != DIRECT and all(map(numbers, s))]
+        attacked = {a: s for a, s in own.items() if a != DIRECT and any(all(map(numbers, sides)) for sides in s)}
         if len(attacked) > 1:
-            pairs = [(own[DIRECT], sides) for sides in attacked] if DIRECT in own else []
+            pairs = [pair for sets in attacked.values() for pair in _losses(own.get(DIRECT, ()), sets)]
             rows.append(
                 Separation(
                     model=model,
                     attack=MEAN,
                     against=against,
                     attacks=len(attacked),
-                    auroc=mean_auroc(attacked, resamples=resamples, seed=seed),
+                    auroc=mean_auroc([s for sets in attacked.values() for s in sets], resamples=resamples, seed=seed),
                     loss=difference(pairs, resamples=resamples, seed=seed) if pairs else None,
                 )
             )
     return rows
 
 
+def _losses(direct: Sequence[Sides], sets: Sequence[Sides]) -> list[tuple[Sides, Sides]]:
+    """Each training asked directly, beside itself under an attack."""
+    return list(zip(direct, sets, strict=True)) if direct else []
+
+
+def _operating(sets: Sequence[Sides], fpr: float) -> Operating | None:
+    found = [o for s in sets if (o := tpr_at(numbers(s.positive), numbers(s.negative), fpr))]
+    if len(found) < 2:
+        return found[0] if found else None
+    return Operating(
+        positives=sum(o.positives for o in found),
+        negatives=sum(o.negatives for o in found),
+        hits=sum(o.hits for o in found),
+        tpr=sum(o.tpr for o in found) / len(found),
+        fpr=sum(o.fpr for o in found) / len(found),
+        threshold=None,
+    )
+
+
 def comparisons(tables: Mapping[str, Table], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Compared]:
-    """The first model less each of the others, under every attack that both have met, and in the mean over these but the direct request."""
+    """The first model less each of the others, under every attack that both have met, and in the mean over these but the direct request:
+    the mean over every training of the one beside every training of the other."""
     (first, own), *others = tables.items()
     rows = []
     for second, other in others:
         for against in get_args(Against):
-            pairs = {k[1]: (own[k], other[k]) for k in own if k[0] == against and k in other}
-            groups = {attack: [pair] for attack, pair in pairs.items()}
-            attacked = [pair for attack, pair in pairs.items() if attack != DIRECT]
+            groups = {k[1]: list(product(own[k], other[k])) for k in own if k[0] == against and k in other}
+            attacked = [pairs for attack, pairs in groups.items() if attack != DIRECT]
             if len(attacked) > 1:
-                groups[MEAN] = attacked
+                groups[MEAN] = [pair for pairs in attacked for pair in pairs]
             for attack, group in groups.items():
                 found = difference(group, resamples=resamples, seed=seed)
                 rows.append(Compared(first=first, second=second, attack=attack, against=against, difference=found))

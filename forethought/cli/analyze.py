@@ -80,7 +80,7 @@ def score(
     print(f"score: {point if config['thinks'] else 'at the first token'}, {config['target']['name']}")
     for key, count in made.info["counts"].items():
         print(f"  {key}: {count}")
-    _print_separations({made.path.name: made.path}, None, None)
+    _print_separations({made.path.name: [made.path]}, None, None)
     wrote(made.path, f"forethought analyze auroc {made.path}")
 
 
@@ -88,7 +88,10 @@ def score(
 def auroc(
     scored: Annotated[
         list[str],
-        typer.Argument(help="Score runs, each NAME=RUN or RUN; the first is compared with each of the others."),
+        typer.Argument(
+            help="Score runs, each NAME=RUN or RUN; the first is compared with each of the others. A name given again holds another "
+            "training (their mean is shown), or the same one on other prompts."
+        ),
     ],
     fpr: Fpr = None,
     without: Annotated[
@@ -100,30 +103,23 @@ def auroc(
 
     Example: `forethought analyze auroc runs/attack-scot-scored runs/attack-base-scored --csv auroc.csv`
     """
-    named = named_runs(scored)
-    twice = next((name for name, paths in named.items() if len(paths) > 1), None)
-    if twice:
-        raise ForethoughtError(f"two runs have the same name, '{twice}'. Name them: NAME=RUN.")
-    _print_separations({name: path for name, (path,) in named.items()}, fpr, csv, commas(without or ""))
+    _print_separations(named_runs(scored), fpr, csv, commas(without or ""))
 
 
 def _print_separations(
-    scored: dict[str, Path], fpr: float | None, csv: Path | None, without: Collection[str] = ()
+    scored: dict[str, list[Path]], fpr: float | None, csv: Path | None, without: Collection[str] = ()
 ) -> None:
-    from forethought.analysis.separation import comparisons, separations, tabulate
+    from forethought.analysis.separation import comparisons, separations
     from forethought.run import write_text
 
-    read = {name: _read(path) for name, path in scored.items()}
-    known = {a.attack for attempts, _ in read.values() for a in attempts}
+    read = {name: _read(name, paths) for name, paths in scored.items()}
+    known = {a.attack for runs in read.values() for parts in runs for attempts, _ in parts for a in attempts}
     for attack in without:
         if attack not in known:
             raise ForethoughtError(
                 f"--without names '{attack}', by which nothing was attacked.{nearest(attack, known)}"
             )
-    tables = {
-        name: tabulate([a for a in attempts if a.attack not in without], scores)
-        for name, (attempts, scores) in read.items()
-    }
+    tables = {name: _table(runs, without) for name, runs in read.items()}
     for name, table in tables.items():
         if not table:
             print(f"\n{name}: no AUROC, since it needs harmful prompts and benign or borderline ones.")
@@ -150,14 +146,40 @@ def _print_separations(
         print(f"-> {csv}")
 
 
-def _read(path: Path) -> tuple[list[Any], list[Any]]:
+# (attempts, scores) of each run.
+Parts = list[tuple[list[Any], list[Any]]]
+
+
+def _read(name: str, paths: list[Path]) -> list[Parts]:
+    """For each training among the runs its attempts and scores, run by run."""
+    from forethought.config import ModelConfig
     from forethought.records import Attempt, Score
     from forethought.report.sources import source_of
     from forethought.run import read_run
 
-    made = read_run(path, "score")
-    source = source_of(made, "attempts", made.info["config"]["attempts"], "attack")
-    return source.read("attempts.jsonl", Attempt), made.read("scores.jsonl", Score)
+    found: dict[str, Parts] = {}
+    met: set[tuple[str, str, str]] = set()
+    for path in paths:
+        made = read_run(path, "score")
+        source = source_of(made, "attempts", made.info["config"]["attempts"], "attack")
+        attempts = source.read("attempts.jsonl", Attempt)
+        target = ModelConfig.model_validate(made.info["config"]["target"]).model_dump_json()
+        here = {(target, a.attack, a.prompt.id) for a in attempts}
+        if here & met:
+            raise ForethoughtError(
+                f"'{path}' has the same model on the same prompts as another run named '{name}'. Name them apart: NAME=RUN."
+            )
+        met |= here
+        found.setdefault(target, []).append((attempts, made.read("scores.jsonl", Score)))
+    return list(found.values())
+
+
+def _table(runs: list[Parts], without: Collection[str]) -> Any:
+    from forethought.analysis.separation import pooled, repeated, tabulate
+
+    return repeated(
+        [pooled([tabulate([a for a in made if a.attack not in without], s) for made, s in parts]) for parts in runs]
+    )
 
 
 def _row(s: Any) -> Row:

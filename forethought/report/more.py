@@ -89,7 +89,7 @@ def curves(model: str, table: Table) -> list[Curve]:
     """The ROC curves of one model: asked directly and under all attacks, against benign and against borderline requests."""
     found = []
     for against in get_args(Against):
-        own = {attack: sides for (a, attack), sides in table.items() if a == against}
+        own = {attack: sides for (a, attack), (sides,) in table.items() if a == against}
         for scope in (DIRECT, ATTACKED):
             used = [sides for attack, sides in own.items() if (attack == DIRECT) == (scope == DIRECT)]
             # Borderline requests are asked directly only, so that every attack has the same ones: they count once.
