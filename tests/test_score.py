@@ -344,6 +344,25 @@ def test_where_thoughts_decide_is_read_off_the_rows() -> None:
     assert fork.point(raw, "") == raw[: raw.index(" none")]
     assert fork.point(raw, raw[: raw.index(" none")]) is None and fork.point("<think>\nLet me see.", "") is None
     assert find_fork([]) is None and find_fork(ROWS[1:]) is None
+    # A first label whose words tell nothing leaves it to the next one.
+    later = [
+        e.model_copy(update={"reasoning": (e.reasoning or "").replace("\nRule", "\nPolicy: The rule\nRule"),
+                             "decisive": ("Policy: The rule", *e.decisive)})
+        for e in ROWS
+    ]  # fmt: skip
+    assert find_fork(later) == fork
+    along = [
+        decided("x", "none", d, a).model_copy(update={"reasoning": f"Aim: x.\nPeople: {said}.\nDecision: {d}.",
+                                                      "decisive": (f"People: {said}.", f"Decision: {d}.")})
+        for d, a, said in (("refuse", NO, "An answer hurts"), ("answer", YES, "I see nobody"), ("support", YES, "The asker"))
+    ]  # fmt: skip
+    assert find_fork(along) == Fork("People:", ("An",), ("I", "The"))
+    alike = [e.model_copy(update={"reasoning": (e.reasoning or "").replace("People: ", "People: It seems so. "),
+                                  "decisive": ("It seems", *e.decisive)}) for e in along]  # fmt: skip
+    assert find_fork(alike) == Fork("Decision:", ("refuse",), ("answer", "support"))
+    further = [e.model_copy(update={"reasoning": (e.reasoning or "").replace("People: ", "People: It seems "),
+                                    "decisive": ("It seems", *e.decisive)}) for e in along]  # fmt: skip
+    assert find_fork(further) == Fork("People:", ("It seems An",), ("It seems I", "It seems The"))
     # One word for both sides, and labels that differ, tell nothing.
     assert find_fork([*ROWS, decided("x", "none, though bad", "refuse", NO)]) is None
     assert (

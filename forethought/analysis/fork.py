@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from forethought.records import Example
 from forethought.train.rows import decision_at
 
+# How many words behind a label are looked at.
+WORDS = 3
+
 
 @dataclass(frozen=True)
 class Fork:
@@ -29,29 +32,36 @@ class Fork:
 
 
 def find_fork(examples: Iterable[Example]) -> Fork | None:
-    """The fork of all thoughts that state a decision; None where they have no label in common, or a word behind it leaves open what is
-    decided."""
-    before: list[str] = []
-    words: dict[bool, dict[str, None]] = {True: {}, False: {}}
+    """The first fork of all thoughts that state a decision: the first label whose next words, as few as will do and at most three, tell
+    those that refuse from the others. None where there is no such label."""
+    said: dict[str, dict[bool, dict[str, None]]] = {}
+    shared: list[str] | None = None
     for example in examples:
-        if (at := decision_at(example)) is None:
+        if decision_at(example) is None:
             continue
-        thought = (example.reasoning or "").strip()
-        first = re.match(r"\w+", thought[at:])
-        if first is None:
-            return None
-        before.append(thought[:at])
-        words[example.decision == "refuse"][first[0]] = None
-    label = _shared_end(before).rstrip().rsplit("\n", 1)[-1].lstrip()
-    refusing, others = tuple(words[True]), tuple(words[False])
-    if not re.search(r"\w", label) or not refusing or not others or set(refusing) & set(others):
-        return None
-    return Fork(label, refusing, others)
+        lines = _decisive_lines(example)
+        shared = [label for label in (lines if shared is None else shared) if label in lines]
+        for label, text in lines.items():
+            said.setdefault(label, {True: {}, False: {}})[example.decision == "refuse"][text] = None
+    for label in shared or []:
+        for count in range(1, WORDS + 1):
+            refusing, others = (_openings(said[label][side], count) for side in (True, False))
+            mixed = any(a.startswith(b) or b.startswith(a) for a in refusing for b in others)
+            if refusing and others and not mixed:
+                return Fork(label, refusing, others)
+    return None
 
 
-def _shared_end(texts: list[str]) -> str:
-    if not texts:
-        return ""
-    shortest = min(texts, key=len)
-    same = next((n for n in range(len(shortest)) if any(t[-1 - n] != shortest[-1 - n] for t in texts)), len(shortest))
-    return shortest[len(shortest) - same :]
+def _decisive_lines(example: Example) -> dict[str, str]:
+    """{label: what stands behind it} of the lines in which a thought states its decision, first to last."""
+    thought = (example.reasoning or "").strip()
+    places = (thought.find(text) for text in example.decisive if not example.answer.startswith(text))
+    starts = sorted({thought.rfind("\n", 0, at) + 1 for at in places if at >= 0})
+    found = (re.match(r"\W*(\w[^:\n]*:)[ \t]*(\w.*)", thought[start:]) for start in starts)
+    return {match[1]: match[2] for match in found if match}
+
+
+def _openings(texts: Iterable[str], count: int) -> tuple[str, ...]:
+    """The first `count` words of each, once."""
+    found = (re.match(rf"\w+(?:[^\w\n]+\w+){{0,{count - 1}}}", text) for text in texts)
+    return tuple(dict.fromkeys(match[0] for match in found if match))
