@@ -174,7 +174,7 @@ def test_swapped_rows_learn_the_decision_behind_a_prompt_that_calls_for_the_othe
         for decision in ("refuse", "answer")
     }
     for side, decision, other in zip(
-        sft.swapped(base, rows, 1.0, config(), 0), ("refuse", "answer"), ("answer", "refuse"), strict=True
+        sft.swapped(base, rows, 1.0, (config(), config()), 0), ("refuse", "answer"), ("answer", "refuse"), strict=True
     ):
         assert len(side) == len(rows) // 2
         for row in side:
@@ -182,14 +182,36 @@ def test_swapped_rows_learn_the_decision_behind_a_prompt_that_calls_for_the_othe
             assert any(text in whole for text in asked[other])
             said = "".join(base.tokenizer.decode(own).split())
             assert said.startswith(f"Decision:{decision}.") and "Request:" not in said
-    assert 0 < sum(map(len, sft.swapped(base, rows, 0.5, config(), 0))) < len(rows)
+    assert 0 < sum(map(len, sft.swapped(base, rows, 0.5, (config(), config()), 0))) < len(rows)
     with pytest.raises(ForethoughtError, match="state their decision"):
-        sft.swapped(base, mixed(), 1.0, config(), 0)
+        sft.swapped(base, mixed(), 1.0, (config(), config()), 0)
     run = open_run(tmp_path / "r", "train", {}, {})
     found = sft.sft(swap=1.0)(rows, f"hf:{tiny}", config(steps=2), run, 0)
     assert found["steps"] == 2 and found["swapped"] == found["used"]
     plan = describe(f"hf:{tiny}", config(method="sft(swap=0.5)", validation=0), len(rows))
     assert any(line == f"steps: {len(rows) * 3 // 2 // 4}" for line in plan)
+
+
+def test_decisions_to_refuse_weigh_what_the_other_mistake_costs(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    make = sft.make_trainer
+    monkeypatch.setattr(
+        sft, "make_trainer", lambda cls, base, data, *a, **k: seen.append(data) or make(cls, base, data, *a, **k)
+    )
+    rows, settings = mixed(reasoning=True), config(steps=1, decision_weight=4)
+    for name, method in (("even", sft.sft(swap=1.0)), ("dear", sft.sft(swap=1.0, cost=2.5))):
+        method(rows, f"hf:{tiny}", settings, open_run(tmp_path / name, "train", {}, {}), 0)
+    even, dear = seen
+    assert len(even) == len(dear)
+    tokenizer = open_base(f"hf:{tiny}", None).tokenizer
+    for data, weight in ((even, 4.0), (dear, 10.0)):
+        for (row,) in data:
+            refuses = "Decision:refuse" in "".join(tokenizer.decode(row.ids).split())
+            assert max(row.mask) == (weight if refuses else 4.0)
+    with pytest.raises(ForethoughtError, match="cost needs thoughts"):
+        sft.sft(cost=2)(mixed(), f"hf:{tiny}", settings, open_run(tmp_path / "none", "train", {}, {}), 0)
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,15 +26,23 @@ from forethought.train.packing import allow_packing, pack
 from forethought.train.rows import by_decision, decision_at, hold_out, side_by_side
 
 
-def sft(swap: Annotated[float, Field(ge=0, le=1)] = 0.0) -> Learn:
+def sft(swap: Annotated[float, Field(ge=0, le=1)] = 0.0, cost: Annotated[float, Field(gt=0)] = 1.0) -> Learn:
     """Returns the function that trains and writes `model/` and `losses.jsonl` into the run.
+
+    `cost` says how many times worse it is to answer what should be refused than to refuse what should not: so much more do decisions
+    to refuse weigh, which moves the line between the two by log(cost) nats in a model that has learnt what the odds are (Elkan 2001, The
+    foundations of cost-sensitive learning). It needs thoughts, in which the decision is stated.
 
     `swap` (ours) is the share of rows of which a copy is learnt behind the prompt of a row with the opposite decision, only from where its
     thought states the decision: what the thought says of the request is to decide, whatever else the prompt looks like.
     """
 
     def train(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
-        return learn(examples, model_name, config, run, seed, swap)
+        if cost != 1 and not any(decision_at(e) is not None for e in examples):
+            raise ForethoughtError(
+                "cost needs thoughts that state their decision, and these rows have none. Leave it out."
+            )
+        return learn(examples, model_name, config, run, seed, swap, cost)
 
     return train
 
@@ -56,7 +64,13 @@ def refusal() -> Learn:
 
 
 def learn(
-    examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int, swap: float = 0.0
+    examples: list[Example],
+    model_name: str,
+    config: TrainConfig,
+    run: Run,
+    seed: int,
+    swap: float = 0.0,
+    cost: float = 1.0,
 ) -> dict[str, Any]:
     """Fine-tune on `examples`. Returns rows, steps, trained tokens, seconds and mean losses (nats a token).
 
@@ -65,14 +79,20 @@ def learn(
     """
     base = open_base(model_name, config.init)
     fitting, held_out = hold_out(examples, config.validation)
-    more = swapped(base, fitting, swap, config, seed) if swap else ([], [])
+    dear = config.model_copy(update={"decision_weight": config.decision_weight * cost})
+    more = swapped(base, fitting, swap, (dear, config), seed) if swap else ([], [])
     data: list[Element]
-    if config.pairing:
-        refused, others = (encode(base, side, config, run) for side in by_decision(fitting, "pairing"))
-        data, used = list(side_by_side(refused + more[0], others + more[1], seed)), len(refused) + len(others)
+    if config.pairing or cost != 1:
+        sides = by_decision(fitting, "pairing" if config.pairing else "cost")
+        refused, others = (encode(base, side, c, run) for side, c in zip(sides, (dear, config), strict=True))
+        used = len(refused) + len(others)
     else:
-        rows = encode(base, fitting, config, run)
-        data, used = [(row,) for row in (*rows, *more[0], *more[1])], len(rows)
+        refused, others = [], encode(base, fitting, config, run)
+        used = len(others)
+    if config.pairing:
+        data = list(side_by_side(refused + more[0], others + more[1], seed))
+    else:
+        data = [(row,) for row in (*refused, *others, *more[0], *more[1])]
     held = encode_held(base, held_out, config, run)
     trainer = make_trainer(TrainedOnly, base, data, config, run, seed, held=held)
     extra = {"swapped": sum(map(len, more))} if swap else {}
@@ -80,12 +100,15 @@ def learn(
 
 
 def swapped(
-    base: Base, examples: list[Example], share: float, config: TrainConfig, seed: int
+    base: Base, examples: list[Example], share: float, configs: tuple[TrainConfig, TrainConfig], seed: int
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Of a share of the rows that refuse, and of those that do not, a copy behind a prompt of the other side, trained from its decision on.
-    ForethoughtError where no thought states a decision."""
+    """Of a share of the rows that refuse, and of those that do not, a copy behind a prompt of the other side, trained from its decision on,
+    under the configuration of its side. ForethoughtError where no thought states a decision."""
     refused, others = by_decision(examples, "swap")
-    found = _swapped(base, refused, others, share, config, seed), _swapped(base, others, refused, share, config, seed)
+    found = (
+        _swapped(base, refused, others, share, configs[0], seed),
+        _swapped(base, others, refused, share, configs[1], seed),
+    )
     if not any(found):
         raise ForethoughtError("swap needs thoughts that state their decision, and these rows have none. Leave it out.")
     return found
