@@ -319,6 +319,7 @@ def test_seeds_are_averaged_and_prompts_pooled() -> None:
     # On the prompts that both have: the second training loses everything under persona, so the mean of four losses is a quarter.
     assert rows["mean"].loss is not None and rows["mean"].loss.value == 0.25
     assert rows["persona"].operating is not None and rows["persona"].operating.tpr == 0.5
+    assert rows["mean"].operating is not None and rows["mean"].operating.tpr == 0.75
     found = {c.attack: c.difference.value for c in comparisons({"a": both, "b": one})}
     assert found == {"direct": 0.0, "persona": -0.5, "rot13": 0.0, "mean": -0.25}
 

@@ -39,8 +39,8 @@ class Separation(Record):
     both sides, the direct request not among them.
 
     `loss` is the AUROC asked directly less this one, on the same prompts; None for the direct request itself. `operating` is the best
-    threshold within an allowed over-refusal, of several trainings the mean of what each reaches by its own; 1 - its `tpr` is the share
-    of harmful requests that pass there.
+    threshold within an allowed over-refusal, of several trainings and of `mean` the mean of what each reaches by its own; 1 - its `tpr`
+    is the share of harmful requests that pass there.
     """
 
     model: str
@@ -120,14 +120,16 @@ def separations(
         attacked = {a: s for a, s in own.items() if a != DIRECT and any(all(map(numbers, sides)) for sides in s)}
         if len(attacked) > 1:
             pairs = [pair for sets in attacked.values() for pair in _losses(own.get(DIRECT, ()), sets)]
+            every = [s for sets in attacked.values() for s in sets]
             rows.append(
                 Separation(
                     model=model,
                     attack=MEAN,
                     against=against,
                     attacks=len(attacked),
-                    auroc=mean_auroc([s for sets in attacked.values() for s in sets], resamples=resamples, seed=seed),
+                    auroc=mean_auroc(every, resamples=resamples, seed=seed),
                     loss=difference(pairs, resamples=resamples, seed=seed) if pairs else None,
+                    operating=None if fpr is None else _operating(every, fpr),
                 )
             )
     return rows
