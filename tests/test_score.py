@@ -303,6 +303,26 @@ def test_a_mean_says_how_many_attacks_are_in_it() -> None:
     assert rows["latent"].auroc.value is None
 
 
+def test_an_attack_with_few_scores_is_in_no_mean() -> None:
+    """Neither in a model's own, nor in a comparison with one that scored it all."""
+    good, even = (
+        Sides([("a", 2.0), ("b", 3.0)], [("c", 0.0), ("d", 1.0)]),
+        Sides([("a", 1.0), ("b", 1.0)], [("c", 1.0)]),
+    )
+    few = Sides([("a", 2.0), ("b", None), ("e", None)], [("c", 0.0), ("d", 1.0)])
+    whole: Table = {("benign", name): (even,) for name in ("direct", "persona", "rot13", "prefill")}
+    thinks: Table = {("benign", name): (good,) for name in ("direct", "persona", "rot13")} | {
+        ("benign", "prefill"): (few,)
+    }
+    rows = {s.attack: s for s in separations("m", thinks)}
+    assert rows["prefill"].auroc.value == 1.0 and rows["prefill"].auroc.unscored == 2
+    assert rows["mean"].attacks == 2 and rows["mean"].auroc.positives == 4
+    assert {s.attack: s.attacks for s in separations("m", whole)}["mean"] == 3
+    for pair in ({"a": thinks, "b": whole}, {"a": whole, "b": thinks}):
+        found = {c.attack: c.difference for c in comparisons(pair)}
+        assert "prefill" in found and found["mean"].positives == 2
+
+
 def test_seeds_are_averaged_and_prompts_pooled() -> None:
     """Two trainings of one method on two draws of prompts, against one of another."""
     good, bad = Sides([("a", 2.0), ("b", 3.0)], [("c", 0.0), ("d", 1.0)]), Sides([("a", 0.0)], [("c", 2.0)])
