@@ -136,8 +136,8 @@ def separations(
 
 
 def _enough(sets: Sequence[Sides]) -> bool:
-    """Whether at least half of the attempts on each side have a score: an AUROC of the few thoughts that closed is one of other prompts, and
-    has no place in a mean."""
+    """Whether at least half of the attempts on each side have a score: the AUROC of the few thoughts that closed is one of other
+    prompts, and has no place in a mean."""
     sides = [[score for s in sets for _, score in s[i]] for i in (0, 1)]
     return all(side and sum(score is not None for score in side) >= len(side) / 2 for side in sides)
 
