@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Run an experiment file from data to report. Finished stages are skipped.
 
-    Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`
+    Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`, or a part of it: `forethought run study --targets refusal`
     """
     _experiment(experiment, overrides or [], out, overwrite, dry_run, targets)
 

@@ -64,6 +64,7 @@ def rational(
         rng = yield Rng()
         assert isinstance(rng, random.Random)
         made = yield from synthesize(plan, prompt, rng)
+        # Only now, so that the same prompts are kept as with all thoughts.
         if reason == "benign" and policy.decide(prompt) == "refuse":
             plain = {"answer": rng.choice(plain_refusals()), "reasoning": None, "intent": None, "decisive": ()}
             made = [m.model_copy(update=plain) if isinstance(m, Example) else m for m in made]

@@ -6,14 +6,13 @@ set, and no other run reads them.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import partial
 
 from forethought.chat import CLOSE, Encoded, encode_prompt, end_of_turn, render_completion, render_prompt
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
-from forethought.flow import Ask, Flow, Job, run_flows
+from forethought.flow import Ask, Flow, Job, generator_for, run_flows
 from forethought.models import load_model
 from forethought.progress import progress
 from forethought.records import Attempt, Example, Prompt, Reply, Sampling
@@ -35,7 +34,7 @@ def elicit(
     """
     prompts = {e.prompt.id: e.prompt for e in examples}
     if config.steps and (most := config.steps * config.batch_size) < len(prompts):
-        drawn = set(random.Random(seed).sample(sorted(prompts), most))
+        drawn = set(generator_for(seed, "elicit").sample(sorted(prompts), most))
         prompts = {i: p for i, p in prompts.items() if i in drawn}
     if is_first():
         _ask(prompts, base, config, run, seed, opening, max_tokens)
