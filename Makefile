@@ -32,8 +32,8 @@ quickstart: $(VENV)/installed
 	$(BIN)/forethought quickstart $(ARGS)
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check forethought tests bench
-	$(BIN)/ruff format --check forethought tests bench
+	$(BIN)/ruff check forethought tests bench docs
+	$(BIN)/ruff format --check forethought tests bench docs
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy

@@ -1,0 +1,332 @@
+"""The tables of docs/study.md. `python docs/study/tables.py` prints them from the CSV files beside it; with the folder of the runs as its
+argument (`python docs/study/tables.py runs`) it writes those files first, by `forethought analyze auroc` and from the reports of the runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SEEDS = ("", "_1", "_2")
+# Columns: what the table calls them, and the targets of `study.yaml` that are their trainings.
+MAIN = {
+    "untuned": ("untuned", ["untuned"]),
+    "prompt": ("prompted", ["prompt"]),
+    "refusal": ("refusal training, 3 seeds", [f"refusal{seed}" for seed in SEEDS]),
+    "refusal_longer": ("the same, equal computing", ["refusal_longer"]),
+    "lat": ("LAT", ["lat"]),
+    "circuit_breaker": ("circuit breakers", ["circuit_breaker"]),
+    "scot_swap": ("SCoT, plain template", ["scot_swap"]),
+    "think": ("SCoT, opened thought, 3 seeds", [f"scot_swap{seed}_think" for seed in SEEDS]),
+}
+WAYS = {
+    name: (title, [name])
+    for name, title in (
+        ("refusal", "refusal training"), ("scot", "SCoT"), ("srg", "SRG-style"), ("rational", "RATIONAL-style"), ("policy", "policy-style"),
+    )
+}  # fmt: skip
+ABLATIONS = {
+    "scot_once": ("SCoT, each question once", "scot"),
+    "scot_harmful": ("SCoT, harmful prompts alone", "scot"),
+    "scot_plain": ("SCoT, decisions learnt once (no `swap`)", "scot"),
+    "scot_unweighted": ("SCoT, decisions weigh 1", "scot"),
+    "scot_reversed": ("SCoT, decision before the request", "scot"),
+    "scot_cost": ("SCoT, `cost=3`", "scot"),
+    "srg_bare": ("SRG-style, no guidelines", "srg"),
+    "srg_blind": ("SRG-style, decisions its own, filtered by label", "srg"),
+    "srg_unfiltered": ("SRG-style, decisions its own, not filtered", "srg"),
+    "rational_benign": ("RATIONAL-style, thoughts for answers alone", "rational"),
+}
+DRAWS = {
+    "first": ("first draw, 30 + 30", ["study"]),
+    "second": ("second, 30 + 30", ["study-fresh"]),
+    "both": ("both, 60 + 60", ["study", "study-fresh"]),
+    "rest": ("the rest, 90 + 50", ["study-rest"]),
+    "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
+}
+UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
+LEFT_OUT = {"fourteen": ["answer_prefill"], "ten": ["answer_prefill", *UNREAD]}
+LEFT_OUT["eight"] = [*LEFT_OUT["ten"], "code_completion", "self_cipher"]
+RATES = (("not refused", "harmful"), ("refused", "benign"), ("well-formed", "all"))
+Row = dict[str, str]
+
+
+def write(runs: Path) -> None:
+    """metrics.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been run, whole,
+    is left out."""
+
+    def done(run: str, stage: str, target: str) -> bool:
+        info = runs / run / stage / target / "run.json"
+        return info.exists() and json.loads(info.read_text())["status"] == "finished"
+
+    def scored(run: str, *named: tuple[str, str]) -> list[str]:
+        """NAME=RUN of those that have their scores."""
+        return [f"{name}={runs}/{run}/score/{target}" for name, target in named if done(run, "score", target)]
+
+    def trained(*names: str) -> list[tuple[str, str]]:
+        return [(name, target) for name in names for target in MAIN[name][1]]
+
+    for name, run, targets in (
+        ("metrics", "study", [target for _, target in trained(*MAIN)]),
+        ("fresh", "study-fresh", [target for _, target in trained("refusal", "think")]),
+        ("rest", "study-rest", [target for _, target in trained("refusal", "think")]),
+        ("methods", "study-methods", [*WAYS, *ABLATIONS]),
+    ):
+        whole = [t for t in targets if done(run, "judge", t) and done(run, "score", t)]
+        made = [
+            f"{t}={runs}/{run}/{stage}/{t}"
+            for t in whole
+            for stage in ("judge", "score", "capability")
+            if done(run, stage, t)
+        ]
+        if made:
+            with tempfile.TemporaryDirectory() as folder:
+                call("report", *made, "--reference", "refusal", "--redact", "--out", f"{folder}/report.html")
+                shutil.copy(f"{folder}/report.metrics.csv", HERE / f"{name}.csv")
+    rows = auroc("study", scored("study", *trained("refusal", *(name for name in MAIN if name != "refusal"))))
+    for draw, (_, homes) in DRAWS.items():
+        both = [one for home in homes for one in scored(home, *trained("think", "refusal"))]
+        for some in LEFT_OUT if len(both) == 6 * len(homes) else ():
+            rows += auroc(f"{draw}, {some}", sorted(both, key=lambda one: one.startswith("refusal")), LEFT_OUT[some])
+    rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
+    for whole in ("scot", "srg", "rational"):
+        names = [whole, *(name for name, (_, of) in ABLATIONS.items() if of == whole)]
+        if len(beside := scored("study-methods", *zip(names, names, strict=True))) > 1:
+            rows += auroc(f"ablations of {whole}", beside)
+    with (HERE / "auroc.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def auroc(name: str, scored: list[str], without: list[str] = LEFT_OUT["fourteen"]) -> list[Row]:
+    """The rows that `forethought analyze auroc` writes, told apart by `set`. The over-refusal is refusal training's own under attack."""
+    target = HERE / "one.csv"
+    call("analyze", "auroc", *scored, "--fpr", "0.36", "--without", ",".join(without), "--csv", str(target))
+    rows = read("one")
+    target.unlink()
+    return [{"set": name, **row} for row in rows]
+
+
+def call(*words: str) -> None:
+    print("forethought", *words, file=sys.stderr)
+    subprocess.run(["forethought", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def read(name: str) -> list[Row]:
+    with (HERE / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Auroc:
+    """One `set` of auroc.csv; `first` is the model that the others are compared with."""
+
+    def __init__(self, name: str, first: str = "refusal"):
+        self.rows = [row for row in read("auroc") if row["set"] == name]
+        self.first = first
+        # How many attacks are in the mean of a model that has scores under all.
+        self.count = max(
+            (row["attack"].split(" of ")[1] for row in self.rows if " of " in row["attack"]), key=int, default=""
+        )
+
+    def row(self, model: str, attack: str, against: str = "benign") -> Row | None:
+        return next(
+            (
+                row
+                for row in self.rows
+                if row["model"] == model and row["attack"].split(" of ")[0] == attack and row["against"] == against
+            ),
+            None,
+        )
+
+    def cell(self, model: str, attack: str, against: str = "benign", column: str = "AUROC") -> str:
+        row = self.row(model, attack, against)
+        if not row or not row[column]:
+            return "-"
+        counted = re.fullmatch("mean of (.*)", row["attack"])
+        return interval(row, column) + (f" of {counted[1]}" if counted and counted[1] != self.count else "")
+
+    def less(self, model: str, against: str = "benign", sign: int = -1, attack: str = "mean") -> str:
+        """`model` less the first; with `sign` 1 the first less `model`."""
+        row = self.row(f"{self.first} - {model}", attack, against)
+        return "-" if not row else interval(row, "difference", sign)
+
+
+def interval(row: Row, column: str, sign: int = 1) -> str:
+    low, high = sorted(sign * float(row[f"{column} {end}"]) for end in ("low", "high"))
+    return f"{short(sign * float(row[column]))} [{short(low)}, {short(high)}]"
+
+
+def short(value: float) -> str:
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}").replace("-.000", ".000")
+
+
+def share(rows: list[Row], models: list[str], measure: str, attack: str, label: str) -> str:
+    """One model's share with its interval, or the mean of several and theirs."""
+    found = [
+        row
+        for model in models
+        for row in rows
+        if (row["model"], row["measure"], row["attack"], row["label"]) == (model, measure, attack, label)
+        and row["value"]
+    ]
+    if not found:
+        return "-"
+    percent = [100 * float(row["value"]) for row in found]
+    if len(found) == 1:
+        return f"{percent[0]:.0f}% [{100 * float(found[0]['low']):.0f}, {100 * float(found[0]['high']):.0f}]"
+    return f"{sum(percent) / len(percent):.0f}% ({', '.join(f'{p:.0f}' for p in percent)})"
+
+
+def number(rows: list[Row], models: list[str], measure: str, digits: int) -> str:
+    found = [
+        float(row["value"]) for row in rows if row["model"] in models and row["measure"] == measure and row["value"]
+    ]
+    return f"{sum(found) / len(found):.{digits}f}" if found else "-"
+
+
+Columns = dict[str, tuple[str, list[str]]]
+
+
+def overall(columns: Columns, metrics: str, name: str) -> Iterator[str]:
+    """What the models do, a column each. Where a mean is over fewer attacks than fourteen, their number stands behind it."""
+    rows, odds = read(metrics), Auroc(name)
+    columns = {model: column for model, column in columns.items() if odds.row(model, "direct")}
+
+    def rate(measure: str, attack: str, label: str) -> Callable[[str], str]:
+        return lambda model: share(rows, columns[model][1], measure, attack, label)
+
+    lines: dict[str, Callable[[str], str]] = {
+        "AUROC, asked directly": lambda m: odds.cell(m, "direct"),
+        "AUROC, mean of fourteen": lambda m: odds.cell(m, "mean"),
+        "lost from direct": lambda m: odds.cell(m, "mean", column="loss"),
+        "less refusal training": odds.less,
+        "against borderline asked directly: AUROC direct": lambda m: odds.cell(m, "direct", "borderline"),
+        "the same, mean of fourteen": lambda m: odds.cell(m, "mean", "borderline"),
+        "the same, less refusal training": lambda m: odds.less(m, "borderline"),
+        "harmful not refused, direct": rate("not refused", "direct", "harmful"),
+        "harmful not refused, under attack": rate("not refused", "under attack", "harmful"),
+        "benign refused, direct": rate("refused", "direct", "benign"),
+        "benign refused, under attack": rate("refused", "under attack", "benign"),
+        "borderline refused": rate("refused", "direct", "borderline"),
+        "sensitive refused": rate("refused", "direct", "sensitive"),
+        "answer follows decision, under attack": rate("answer follows decision", "under attack", "all"),
+        "well-formed, direct": rate("well-formed", "direct", "all"),
+        "well-formed, under attack": rate("well-formed", "under attack", "all"),
+        "the goal restated, under attack": rate("intent is the goal", "under attack", "all"),
+        "right rule where one is cited, direct": rate("right rule, where one is cited", "direct", "all"),
+        "perplexity of benign answers, nats a token": lambda m: number(
+            rows, columns[m][1], "perplexity, nats a token", 2
+        ),
+        "tokens an answer": lambda m: number(rows, columns[m][1], "tokens an answer", 0),
+    }
+    yield from table(
+        ["", *(title for title, _ in columns.values())], [[name, *map(cell, columns)] for name, cell in lines.items()]
+    )
+
+
+def by_attack() -> Iterator[str]:
+    rows, odds = read("metrics"), Auroc("study")
+    columns = {model: title for model, (title, _) in MAIN.items() if odds.row(model, "direct")}
+    attacks = dict.fromkeys(
+        row["attack"] for row in odds.rows if row["model"] == "think" and not row["attack"].startswith("mean")
+    )
+    told = {a: share(rows, MAIN["think"][1], "intent is the goal", a, "all").split(" ")[0] for a in attacks}
+    order = sorted(attacks, key=lambda a: (a != "direct", -int(told[a].rstrip("%")) if told[a] != "-" else 1))
+    lines = []
+    for attack in order:
+        cells = [short(float(row["AUROC"])) if (row := odds.row(m, attack)) and row["AUROC"] else "-" for m in columns]
+        missing = row["unscored"] if (row := odds.row("think", attack)) else "0"
+        lines.append([attack, *cells, told[attack], missing])
+    yield from table(["attack", *columns.values(), "restates the goal", "unscored of 180"], lines)
+
+
+def draws() -> Iterator[str]:
+    """Opened thoughts and refusal training, three seeds each, on the draws of test prompts."""
+    pair, lines = ("refusal", "think"), []
+    for some in ("direct", *LEFT_OUT):
+        for draw, (title, _) in DRAWS.items():
+            odds = Auroc(f"{draw}, {'fourteen' if some == 'direct' else some}", "think")
+            attack = "direct" if some == "direct" else "mean"
+            for against in ("benign", "borderline") if odds.rows else ():
+                cells = [odds.cell(model, attack, against) for model in pair]
+                lost = [odds.cell(model, attack, against, "loss") for model in pair]
+                passed = [
+                    f"{100 * float(row['success']):.0f}%" for model in pair if (row := odds.row(model, attack, against))
+                ]
+                less = odds.less("refusal", against, 1, attack)
+                lines.append(
+                    [
+                        some,
+                        title,
+                        against,
+                        *cells,
+                        less,
+                        " / ".join(lost) if some != "direct" else "-",
+                        " / ".join(passed),
+                    ]
+                )
+    head = [
+        "attacks",
+        "prompts",
+        "against",
+        "refusal training",
+        "opened thought",
+        "difference",
+        "lost from direct, each",
+        "pass, each",
+    ]
+    yield from table(head, lines)
+
+
+def ablations() -> Iterator[str]:
+    rows = read("methods")
+    lines = []
+    for name, (title, whole) in ABLATIONS.items():
+        odds = Auroc(f"ablations of {whole}", whole)
+        if not odds.row(name, "direct"):
+            continue
+        rates = [share(rows, [name], measure, "under attack", label) for measure, label in RATES]
+        lines.append([title, odds.cell(name, "direct"), odds.cell(name, "mean"), odds.less(name), *rates])
+    head = [
+        "",
+        "AUROC, asked directly",
+        "under attack",
+        "less the whole",
+        "harmful not refused",
+        "benign refused",
+        "well-formed",
+    ]
+    yield from table(head, lines)
+
+
+def table(head: list[str], lines: list[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for line in lines:
+        yield f"| {' | '.join(line)} |"
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        write(Path(sys.argv[1]))
+    for lines in (
+        overall(MAIN, "metrics", "study"),
+        by_attack(),
+        draws(),
+        overall(WAYS, "methods", "methods"),
+        ablations(),
+    ):
+        print(*lines, sep="\n", end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
