@@ -97,10 +97,10 @@ def write(runs: Path) -> None:
         for some in LEFT_OUT if len(both) == 6 * len(homes) else ():
             rows += auroc(f"{draw}, {some}", sorted(both, key=lambda one: one.startswith("refusal")), LEFT_OUT[some])
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
-    for whole in ("scot", "srg", "rational"):
-        names = [whole, *(name for name, (_, of) in ABLATIONS.items() if of == whole)]
-        if len(beside := scored("study-methods", *zip(names, names, strict=True))) > 1:
-            rows += auroc(f"ablations of {whole}", beside)
+    for method in ("scot", "srg", "rational"):
+        names = [method, *(name for name, (_, of) in ABLATIONS.items() if of == method)]
+        if len(beside := scored("study-methods", *((name, name) for name in names))) > 1:
+            rows += auroc(f"ablations of {method}", beside)
     with (HERE / "auroc.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
