@@ -52,7 +52,9 @@ DRAWS = {
     "rest": ("the rest, 90 + 50", ["study-rest"]),
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
+# Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
+# What each mean over attacks leaves out.
 LEFT_OUT = {"fourteen": ["answer_prefill"], "ten": ["answer_prefill", *UNREAD]}
 LEFT_OUT["eight"] = [*LEFT_OUT["ten"], "code_completion", "self_cipher"]
 RATES = (("not refused", "harmful"), ("refused", "benign"), ("well-formed", "all"))
