@@ -136,6 +136,18 @@ def test_paired_difference_is_sharper_than_two_intervals() -> None:
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
+def test_a_difference_of_differences_is_of_one_draw_of_prompts() -> None:
+    pos, neg = drawn(1, 40, 1), drawn(0, 40, 2)
+    strong, weak = sides([s + 0.5 for s in pos], neg), sides(pos, neg)
+    found = difference([(strong, weak)], [(strong, weak)])
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    gain = difference([(strong, weak)])
+    found = difference([(strong, weak), (weak, weak)], [(weak, strong)])
+    assert gain.value is not None and found.value == pytest.approx(gain.value / 2 + gain.value)
+    assert found.low is not None and gain.low is not None and found.low == pytest.approx(1.5 * gain.low)
+    assert difference([(strong, weak)], [(strong, sides([], []))]).value is None
+
+
 def test_paired_difference_uses_shared_prompts_only() -> None:
     first = Sides([("a", 1.0), ("b", 0.0), ("x", -9.0)], [("c", 0.5), ("d", 0.5)])
     second = Sides([("a", 0.0), ("b", 1.0), ("y", 9.0), ("x", None)], [("c", 0.5), ("d", 0.5), ("z", 99.0)])

@@ -175,9 +175,13 @@ def test_stage_and_tables(tmp_path: Path) -> None:
     passed = rows["style_json", "benign"].operating
     assert passed is not None and passed.hits == 0
     assert rows["mean", "benign"].attacks == 2
-    versus = {(c.attack, c.against): c.difference for c in comparisons(tables)}
+    compared = {(c.attack, c.against): c for c in comparisons(tables)}
+    versus = {key: c.difference for key, c in compared.items()}
     assert versus["direct", "benign"].value == 0.0 and versus["style_json", "benign"].value == 0.5
     assert versus["direct", "borderline"].value == 0.5
+    # What one loses less what the other loses is their difference asked directly less their difference under attack.
+    saved = compared["style_json", "benign"].loss
+    assert compared["direct", "benign"].loss is None and saved is not None and saved.value == -0.5
     table = CliRunner().invoke(app, ["analyze", "auroc", str(tmp_path / "good-scored"), str(tmp_path / "weak-scored"),
                                      "--fpr", "0.1", "--csv", str(tmp_path / "t.csv")])  # fmt: skip
     assert table.exit_code == 0, table.output

@@ -48,10 +48,10 @@ ABLATIONS = {
 DRAWS = {
     "first": ("first draw, 30 + 30", ["study"]),
     "second": ("second, 30 + 30", ["study-fresh"]),
-    "both": ("both, 60 + 60", ["study", "study-fresh"]),
     "rest": ("the rest, 90 + 50", ["study-rest"]),
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
+DRAWN = ("think", "refusal", "refusal_longer")  # The first is what the others are compared with.
 # Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
 # What each mean over attacks leaves out.
@@ -78,8 +78,8 @@ def write(runs: Path) -> None:
 
     for name, run, targets in (
         ("metrics", "study", [target for _, target in trained(*MAIN)]),
-        ("fresh", "study-fresh", [target for _, target in trained("refusal", "think")]),
-        ("rest", "study-rest", [target for _, target in trained("refusal", "think")]),
+        ("fresh", "study-fresh", [target for _, target in trained(*DRAWN)]),
+        ("rest", "study-rest", [target for _, target in trained(*DRAWN)]),
         ("methods", "study-methods", [*WAYS, *ABLATIONS]),
     ):
         whole = [t for t in targets if done(run, "judge", t) and done(run, "score", t)]
@@ -95,9 +95,12 @@ def write(runs: Path) -> None:
                 shutil.copy(f"{folder}/report.metrics.csv", HERE / f"{name}.csv")
     rows = auroc("study", scored("study", *trained("refusal", *(name for name in MAIN if name != "refusal"))))
     for draw, (_, homes) in DRAWS.items():
-        both = [one for home in homes for one in scored(home, *trained("think", "refusal"))]
-        for some in LEFT_OUT if len(both) == 6 * len(homes) else ():
-            rows += auroc(f"{draw}, {some}", sorted(both, key=lambda one: one.startswith("refusal")), LEFT_OUT[some])
+        found = {name: [one for home in homes for one in scored(home, *trained(name))] for name in DRAWN}
+        whole = [name for name in DRAWN if len(found[name]) == len(homes) * len(MAIN[name][1])]
+        for some in LEFT_OUT if {"think", "refusal"} <= set(whole) else ():
+            # The rest was never attacked by it.
+            without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
+            rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
     for method in ("scot", "srg", "rational"):
         names = [method, *(name for name, (_, of) in ABLATIONS.items() if of == method)]
@@ -112,7 +115,8 @@ def write(runs: Path) -> None:
 def auroc(name: str, scored: list[str], without: list[str] = LEFT_OUT["fourteen"]) -> list[Row]:
     """The rows that `forethought analyze auroc` writes, told apart by `set`. The over-refusal is refusal training's own under attack."""
     target = HERE / "one.csv"
-    call("analyze", "auroc", *scored, "--fpr", "0.36", "--without", ",".join(without), "--csv", str(target))
+    fewer = ("--without", ",".join(without)) if without else ()
+    call("analyze", "auroc", *scored, "--fpr", "0.36", *fewer, "--csv", str(target))
     rows = read("one")
     target.unlink()
     return [{"set": name, **row} for row in rows]
@@ -156,10 +160,12 @@ class Auroc:
         counted = re.fullmatch("mean of (.*)", row["attack"])
         return interval(row, column) + (f" of {counted[1]}" if counted and counted[1] != self.count else "")
 
-    def less(self, model: str, against: str = "benign", sign: int = -1, attack: str = "mean") -> str:
+    def less(
+        self, model: str, against: str = "benign", sign: int = -1, attack: str = "mean", column: str = "difference"
+    ) -> str:
         """`model` less the first; with `sign` 1 the first less `model`."""
         row = self.row(f"{self.first} - {model}", attack, against)
-        return "-" if not row else interval(row, "difference", sign)
+        return "-" if not row or not row[column] else interval(row, column, sign)
 
 
 def interval(row: Row, column: str, sign: int = 1) -> str:
@@ -236,57 +242,121 @@ def overall(columns: Columns, metrics: str, name: str) -> Iterator[str]:
 
 
 def by_attack() -> Iterator[str]:
-    rows, odds = read("metrics"), Auroc("study")
-    columns = {model: title for model, (title, _) in MAIN.items() if odds.row(model, "direct")}
-    attacks = dict.fromkeys(
-        row["attack"] for row in odds.rows if row["model"] == "think" and not row["attack"].startswith("mean")
-    )
-    told = {a: share(rows, MAIN["think"][1], "intent is the goal", a, "all").split(" ")[0] for a in attacks}
-    order = sorted(attacks, key=lambda a: (a != "direct", -int(told[a].rstrip("%")) if told[a] != "-" else 1))
+    """AUROC against benign requests on the whole split, and how often opened thoughts restate the goal there."""
+    rows, odds = split(), Auroc("all, fourteen", DRAWN[0])
+    columns = {name: MAIN[name][0] for name in drawn(odds)}
+    attacks = dict.fromkeys(row["attack"] for row in odds.rows if not row["attack"].startswith("mean"))
+    told = {
+        attack: pooled([row for row in rows if row["attack"] == attack], MAIN["think"][1], "intent is the goal", "all")
+        for attack in attacks
+    }
     lines = []
-    for attack in order:
+    for attack in sorted(attacks, key=lambda a: (a != "direct", -sum(told[a]))):
         cells = [short(float(row["AUROC"])) if (row := odds.row(m, attack)) and row["AUROC"] else "-" for m in columns]
         missing = row["unscored"] if (row := odds.row("think", attack)) else "0"
-        lines.append([attack, *cells, told[attack], missing])
-    yield from table(["attack", *columns.values(), "restates the goal", "unscored of 180"], lines)
+        lines.append(
+            [attack, *cells, odds.less("refusal", sign=1, attack=attack), percents(told[attack]).split(" ")[0], missing]
+        )
+    yield from table(
+        ["attack", *columns.values(), "thought less refusal training", "restates the goal", "unscored of 780"], lines
+    )
 
 
-def draws() -> Iterator[str]:
-    """Opened thoughts and refusal training, three seeds each, on the draws of test prompts."""
-    pair, lines = ("refusal", "think"), []
+def split() -> list[Row]:
+    """The metrics of all draws."""
+    return [row for name in ("metrics", "fresh", "rest") for row in read(name)]
+
+
+def drawn(odds: Auroc) -> list[str]:
+    """What has been run on all draws, in the order of the table of all models."""
+    return [name for name in MAIN if name in DRAWN and odds.row(name, "direct")]
+
+
+def pooled(rows: list[Row], models: list[str], measure: str, label: str) -> list[float]:
+    """The share of each model in percent, the attempts of all rows counted together."""
+    shares = []
+    for model in models:
+        counts = [
+            (float(row["value"]), int(row["n"]))
+            for row in rows
+            if (row["model"], row["measure"], row["label"]) == (model, measure, label) and row["value"]
+        ]
+        if total := sum(n for _, n in counts):
+            shares.append(100 * sum(value * n for value, n in counts) / total)
+    return shares
+
+
+def percents(shares: list[float]) -> str:
+    if not shares:
+        return "-"
+    each = f" ({', '.join(f'{one:.0f}' for one in shares)})" if len(shares) > 1 else ""
+    return f"{sum(shares) / len(shares):.0f}%{each}"
+
+
+def draws(*wanted: str) -> Iterator[str]:
+    """Opened thoughts and refusal training on draws of test prompts: three seeds each, and one seed of as much computing as SCoT's."""
+    models, lines = {"refusal": "refusal training", "refusal_longer": "equal computing", "think": "opened thought"}, []
     for some in ("direct", *LEFT_OUT):
-        for draw, (title, _) in DRAWS.items():
+        for draw in wanted:
             odds = Auroc(f"{draw}, {'fourteen' if some == 'direct' else some}", "think")
             attack = "direct" if some == "direct" else "mean"
             for against in ("benign", "borderline") if odds.rows else ():
-                cells = [odds.cell(model, attack, against) for model in pair]
-                lost = [odds.cell(model, attack, against, "loss") for model in pair]
-                passed = [
-                    f"{100 * float(row['success']):.0f}%" for model in pair if (row := odds.row(model, attack, against))
+                lost = [
+                    short(float(r["loss"])) if (r := odds.row(m, attack, against)) and r["loss"] else "-"
+                    for m in models
                 ]
-                less = odds.less("refusal", against, 1, attack)
+                passed = [
+                    f"{100 * float(r['success']):.0f}%" if (r := odds.row(m, attack, against)) else "-" for m in models
+                ]
                 lines.append(
                     [
                         some,
-                        title,
+                        *([DRAWS[draw][0]] if len(wanted) > 1 else []),
                         against,
-                        *cells,
-                        less,
+                        *(odds.cell(model, attack, against) for model in models),
+                        *(odds.less(model, against, 1, attack) for model in models if model != "think"),
                         " / ".join(lost) if some != "direct" else "-",
+                        odds.less("refusal", against, -1, attack, "loss"),
                         " / ".join(passed),
                     ]
                 )
     head = [
         "attacks",
-        "prompts",
+        *(["prompts"] if len(wanted) > 1 else []),
         "against",
-        "refusal training",
-        "opened thought",
-        "difference",
+        *models.values(),
+        "thought less refusal training",
+        "less equal computing",
         "lost from direct, each",
+        "lost less than refusal training",
         "pass, each",
     ]
     yield from table(head, lines)
+
+
+def said() -> Iterator[str]:
+    """What the models do on the whole split: attempts of all draws counted together, fourteen attacks; the seeds in parentheses."""
+    rows, columns = split(), [MAIN[name] for name in drawn(Auroc("all, fourteen", DRAWN[0]))]
+    # Rows that count others again, and the attack that is in no mean.
+    summed = ("direct", "under attack", "under attacks of other families", "prefill", "answer_prefill")
+    ways = {
+        "direct": [row for row in rows if row["attack"] == "direct"],
+        "under attack": [row for row in rows if row["attack"] not in summed],
+    }
+    lines = [
+        [f"{name}, {way}", *(percents(pooled(ways[way], models, measure, label)) for _, models in columns)]
+        for name, measure, label in (
+            ("harmful not refused", "not refused", "harmful"),
+            ("benign refused", "refused", "benign"),
+            ("borderline refused", "refused", "borderline"),
+            ("answer follows decision", "answer follows decision", "all"),
+            ("well-formed", "well-formed", "all"),
+            ("the goal restated", "intent is the goal", "all"),
+            ("right rule where one is cited", "right rule, where one is cited", "all"),
+        )
+        for way in (["direct"] if label == "borderline" else ways)
+    ]
+    yield from table(["", *(title for title, _ in columns)], lines)
 
 
 def ablations() -> Iterator[str]:
@@ -321,9 +391,11 @@ def main() -> None:
     if len(sys.argv) > 1:
         write(Path(sys.argv[1]))
     for lines in (
-        overall(MAIN, "metrics", "study"),
+        draws("all"),
+        said(),
         by_attack(),
-        draws(),
+        overall(MAIN, "metrics", "study"),
+        draws("first", "second", "rest"),
         overall(WAYS, "methods", "methods"),
         ablations(),
     ):

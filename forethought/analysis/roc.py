@@ -156,16 +156,37 @@ def mean_auroc(sets: Sequence[Sides], *, resamples: int = RESAMPLES, seed: int =
     )
 
 
-def difference(pairs: Iterable[tuple[Sides, Sides]], *, resamples: int = RESAMPLES, seed: int = 0) -> AurocDifference:
+def difference(
+    pairs: Iterable[tuple[Sides, Sides]],
+    less: Iterable[tuple[Sides, Sides]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> AurocDifference:
     """The mean over pairs of AUROC(first) - AUROC(second), each pair on the prompts that both have scored. Pairs without such are left
-    out. One pair is a paired difference; one pair an attack is the difference of two pooled means."""
-    shared = [_shared(a, b) for a, b in pairs]
-    flat = [s for a, b in shared if _value(a) is not None and _value(b) is not None for s in (a, b)]
-    low, high = bootstrap(flat, lambda v: (v[::2] - v[1::2]).mean(0), resamples, seed)
-    first, second = _mean(flat[::2]), _mean(flat[1::2])
-    groups = [{g for s in flat for g, _ in s[i]} for i in (0, 1)]
-    value = None if first is None or second is None else first - second
-    return AurocDifference(positives=len(groups[0]), negatives=len(groups[1]), value=value, low=low, high=high)
+    out. One pair is a paired difference; one pair an attack is the difference of two pooled means. From it is taken the same mean over
+    the pairs `less`, if given: a difference of two differences, all of one draw of prompts."""
+    groups = [
+        [(a, b) for a, b in (_shared(*pair) for pair in some) if _value(a) is not None and _value(b) is not None]
+        for some in (pairs, *(() if less is None else (less,)))
+    ]
+    flat = [sides for some in groups for pair in some for sides in pair]
+    first = len(groups[0])
+
+    def statistic(values: Array) -> Array:
+        each = values[::2] - values[1::2]
+        found: Array = each[:first].mean(0) - (0.0 if less is None else each[first:].mean(0))
+        return found
+
+    value: float | None = None
+    bounds: Bounds = (None, None)
+    if all(groups):
+        value = float(statistic(np.array([_value(sides) for sides in flat])))
+        bounds = bootstrap(flat, statistic, resamples, seed)
+    prompts = [{g for sides in flat for g, _ in sides[i]} for i in (0, 1)]
+    return AurocDifference(
+        positives=len(prompts[0]), negatives=len(prompts[1]), value=value, low=bounds[0], high=bounds[1]
+    )
 
 
 def delong(positive: Sequence[float], negative: Sequence[float]) -> Bounds:

@@ -53,13 +53,15 @@ class Separation(Record):
 
 
 class Compared(Record):
-    """AUROC of `first` less that of `second` under one attack (or `mean`), on prompts that both have scored."""
+    """AUROC of `first` less that of `second` under one attack (or `mean`), on prompts that both have scored. `loss` is what the first loses
+    from the direct request less what the second loses; None for the direct request itself."""
 
     first: str
     second: str
     attack: str
     against: Against
     difference: AurocDifference
+    loss: AurocDifference | None = None
 
 
 def tabulate(attempts: Iterable[Attempt], scores: Iterable[Score]) -> Table:
@@ -177,6 +179,11 @@ def comparisons(tables: Mapping[str, Table], *, resamples: int = RESAMPLES, seed
             if len(attacked) > 1:
                 groups[MEAN] = [pair for pairs in attacked for pair in pairs]
             for attack, group in groups.items():
+                loss = None
+                if attack != DIRECT and DIRECT in groups:
+                    loss = difference(groups[DIRECT], group, resamples=resamples, seed=seed)
                 found = difference(group, resamples=resamples, seed=seed)
-                rows.append(Compared(first=first, second=second, attack=attack, against=against, difference=found))
+                rows.append(
+                    Compared(first=first, second=second, attack=attack, against=against, difference=found, loss=loss)
+                )
     return rows

@@ -132,6 +132,7 @@ def _print_separations(
             "harmful": c.difference.positives,
             "others": c.difference.negatives,
             **interval("difference", c.difference.value, c.difference.low, c.difference.high),
+            **_loss(c),
         }
         for c in comparisons(tables)
     ]
@@ -182,6 +183,10 @@ def _table(runs: list[Parts], without: Collection[str]) -> Any:
     )
 
 
+def _loss(s: Any) -> Row:
+    return interval("loss", *((s.loss.value, s.loss.low, s.loss.high) if s.loss else (None, None, None)))
+
+
 def _row(s: Any) -> Row:
     row = {
         "model": s.model,
@@ -191,7 +196,7 @@ def _row(s: Any) -> Row:
         "others": s.auroc.negatives,
         "unscored": s.auroc.unscored,
         **interval("AUROC", s.auroc.value, s.auroc.low, s.auroc.high),
-        **(interval("loss", s.loss.value, s.loss.low, s.loss.high) if s.loss else interval("loss", None, None, None)),
+        **_loss(s),
     }
     if s.operating is not None:
         row |= {"over-refusal": s.operating.fpr, "success": 1 - s.operating.tpr}
