@@ -45,6 +45,9 @@ ABLATIONS = {
     "srg_unfiltered": ("SRG-style, decisions its own, not filtered", "srg"),
     "rational_benign": ("RATIONAL-style, thoughts for answers alone", "rational"),
 }
+# Those state a decision on one side only, and are scored where the answer begins, as is what they are compared with:
+# `forethought analyze score runs/study-methods/attack/scot --out runs/study-methods/score/scot_at_answer`.
+AT_ANSWER = ("scot_harmful", "rational_benign")
 DRAWS = {
     "first": ("first draw, 30 + 30", ["study"]),
     "second": ("second, 30 + 30", ["study-fresh"]),
@@ -62,8 +65,8 @@ Row = dict[str, str]
 
 
 def write(runs: Path) -> None:
-    """metrics.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been run, whole,
-    is left out."""
+    """metrics.csv, again.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been
+    run, whole, is left out; `study-again` is `study` run a second time, from nothing."""
 
     def done(run: str, stage: str, target: str) -> bool:
         info = runs / run / stage / target / "run.json"
@@ -78,6 +81,7 @@ def write(runs: Path) -> None:
 
     for name, run, targets in (
         ("metrics", "study", [target for _, target in trained(*MAIN)]),
+        ("again", "study-again", [target for _, target in trained(*MAIN)]),
         ("fresh", "study-fresh", [target for _, target in trained(*DRAWN)]),
         ("rest", "study-rest", [target for _, target in trained(*DRAWN)]),
         ("methods", "study-methods", [*WAYS, *ABLATIONS]),
@@ -93,7 +97,10 @@ def write(runs: Path) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 call("report", *made, "--reference", "refusal", "--redact", "--out", f"{folder}/report.html")
                 shutil.copy(f"{folder}/report.metrics.csv", HERE / f"{name}.csv")
-    rows = auroc("study", scored("study", *trained("refusal", *(name for name in MAIN if name != "refusal"))))
+    rows = []
+    for run in ("study", "study-again"):
+        if beside := scored(run, *trained("refusal", *(name for name in MAIN if name != "refusal"))):
+            rows += auroc(run, beside)
     for draw, (_, homes) in DRAWS.items():
         found = {name: [one for home in homes for one in scored(home, *trained(name))] for name in DRAWN}
         whole = [name for name in DRAWN if len(found[name]) == len(homes) * len(MAIN[name][1])]
@@ -102,14 +109,20 @@ def write(runs: Path) -> None:
             without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
             rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
-    for method in ("scot", "srg", "rational"):
-        names = [method, *(name for name, (_, of) in ABLATIONS.items() if of == method)]
-        if len(beside := scored("study-methods", *((name, name) for name in names))) > 1:
-            rows += auroc(f"ablations of {method}", beside)
+    for method, at_answer in (("scot", False), ("scot", True), ("srg", False), ("rational", True)):
+        names = [name for name, (_, of) in ABLATIONS.items() if of == method and (name in AT_ANSWER) == at_answer]
+        whole_one = (method, f"{method}_at_answer" if at_answer else method)
+        beside = scored("study-methods", whole_one, *((name, name) for name in names))
+        if len(beside) > 1 and beside[0].startswith(f"{method}="):
+            rows += auroc(ablation_set(method, at_answer), beside)
     with (HERE / "auroc.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def ablation_set(method: str, at_answer: bool) -> str:
+    return f"ablations of {method}{', at the answer' if at_answer else ''}"
 
 
 def auroc(name: str, scored: list[str], without: list[str] = LEFT_OUT["fourteen"]) -> list[Row]:
@@ -363,7 +376,7 @@ def ablations() -> Iterator[str]:
     rows = read("methods")
     lines = []
     for name, (title, whole) in ABLATIONS.items():
-        odds = Auroc(f"ablations of {whole}", whole)
+        odds = Auroc(ablation_set(whole, name in AT_ANSWER), whole)
         if not odds.row(name, "direct"):
             continue
         rates = [share(rows, [name], measure, "under attack", label) for measure, label in RATES]
@@ -394,7 +407,7 @@ def main() -> None:
         draws("all"),
         said(),
         by_attack(),
-        overall(MAIN, "metrics", "study"),
+        overall(MAIN, *(("again", "study-again") if Auroc("study-again").rows else ("metrics", "study"))),
         draws("first", "second", "rest"),
         overall(WAYS, "methods", "methods"),
         ablations(),
