@@ -1,5 +1,6 @@
 """The tables of docs/study.md. `python docs/study/tables.py` prints them from the CSV files beside it; with the folder of the runs as its
 argument (`python docs/study/tables.py runs`) it writes those files first, by `forethought analyze auroc` and from the reports of the runs.
+A second folder holds `study` run again, from nothing.
 """
 
 from __future__ import annotations
@@ -64,17 +65,20 @@ RATES = (("not refused", "harmful"), ("refused", "benign"), ("well-formed", "all
 Row = dict[str, str]
 
 
-def write(runs: Path) -> None:
+def write(runs: Path, again: Path | None = None) -> None:
     """metrics.csv, again.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been
-    run, whole, is left out; `study-again` is `study` run a second time, from nothing."""
+    run, whole, is left out."""
+
+    def place(run: str) -> Path:
+        return again / "study" if again and run == "study-again" else runs / run
 
     def done(run: str, stage: str, target: str) -> bool:
-        info = runs / run / stage / target / "run.json"
+        info = place(run) / stage / target / "run.json"
         return info.exists() and json.loads(info.read_text())["status"] == "finished"
 
     def scored(run: str, *named: tuple[str, str]) -> list[str]:
         """NAME=RUN of those that have their scores."""
-        return [f"{name}={runs}/{run}/score/{target}" for name, target in named if done(run, "score", target)]
+        return [f"{name}={place(run)}/score/{target}" for name, target in named if done(run, "score", target)]
 
     def trained(*names: str) -> list[tuple[str, str]]:
         return [(name, target) for name in names for target in MAIN[name][1]]
@@ -88,7 +92,7 @@ def write(runs: Path) -> None:
     ):
         whole = [t for t in targets if done(run, "judge", t) and done(run, "score", t)]
         made = [
-            f"{t}={runs}/{run}/{stage}/{t}"
+            f"{t}={place(run)}/{stage}/{t}"
             for t in whole
             for stage in ("judge", "score", "capability")
             if done(run, stage, t)
@@ -402,7 +406,7 @@ def table(head: list[str], lines: list[list[str]]) -> Iterator[str]:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        write(Path(sys.argv[1]))
+        write(*map(Path, sys.argv[1:3]))
     for lines in (
         draws("all"),
         said(),
