@@ -274,9 +274,10 @@ def by_attack() -> Iterator[str]:
         lines.append(
             [attack, *cells, odds.less("refusal", sign=1, attack=attack), percents(told[attack]).split(" ")[0], missing]
         )
-    yield from table(
-        ["attack", *columns.values(), "thought less refusal training", "restates the goal", "unscored of 780"], lines
-    )
+    direct = odds.row("think", "direct")
+    total = sum(int(direct[side]) for side in ("harmful", "others", "unscored")) if direct else 0
+    head = ["attack", *columns.values(), "thought less refusal training", "restates the goal", f"unscored of {total}"]
+    yield from table(head, lines)
 
 
 def split() -> list[Row]:
