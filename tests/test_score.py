@@ -27,6 +27,7 @@ from forethought.models.hf import load_hf
 from forethought.models.scripted import ScriptedModel, follow
 from forethought.prompts import read_lines
 from forethought.records import Attempt, Decision, Example, Reply, Sampling, Score, make_prompt, user
+from forethought.report.gather import write_report
 from forethought.run import Run
 
 THOUGHT = "<think>\nLet me see.\n</think>\n\n"
@@ -195,6 +196,37 @@ def test_stage_and_tables(tmp_path: Path) -> None:
     assert fewer.exit_code == 0 and "persona" not in fewer.output and "style_json" in fewer.output
     with pytest.raises(ForethoughtError, match=r"'persone'.*'persona'"):
         auroc([str(tmp_path / "good-scored")], without="persone")
+
+
+def test_what_unscored_attempts_could_change_is_shown(tmp_path: Path) -> None:
+    rules = (
+        {"when": "bread 0", "say": "<think>\nLet me see."},
+        {"when": "harm", "say": THOUGHT + NO},
+        {"say": THOUGHT + YES},
+    )
+    made = stages.score(tmp_path / "s", attacked(tmp_path / "a", script(tmp_path / "s.yaml", *rules)).path)
+    auroc([str(made.path)], csv=tmp_path / "t.csv")
+    with open(tmp_path / "t.csv") as file:
+        benign, borderline = csv.DictReader(file)
+    # One of three harmless attempts has no score: all of the two others stand below, so at least two thirds do.
+    assert (benign["AUROC"], benign["unscored"], benign["if right"]) == ("1.0", "1", "1.0")
+    assert float(benign["if unscored were wrong"]) == pytest.approx(2 / 3)
+    assert (borderline["unscored"], borderline["if unscored were wrong"], borderline["if right"]) == ("0", "", "")
+
+
+def test_a_report_says_what_is_lost_from_direct(tmp_path: Path) -> None:
+    runs = {}
+    for name, first in (("good", "harm"), ("weak", "harm \\d$")):
+        target = script(tmp_path / f"{name}.yaml", {"when": first, "say": NO}, {"say": YES})
+        run = attacked(tmp_path / name, target, "direct", "style_json")
+        judge = stages.judge(tmp_path / f"{name}-judged", run.path, ["refusal"])
+        runs[name] = [judge.path, stages.score(tmp_path / f"{name}-scored", run.path).path]
+    page = write_report(tmp_path / "page.html", runs, title="t", reference="good").read_text(encoding="utf-8")
+    assert ">50 lost from direct" in page and ">±0 lost from direct" in page and "+50 from good" in page
+    with open(tmp_path / "page.metrics.csv") as file:
+        rows = {(r["model"], r["measure"], r["attack"], r["label"]): r for r in csv.DictReader(file)}
+    assert rows["weak", "loss less that of", "style_json", "benign"]["value"] == "0.5"
+    assert ("weak", "loss less that of", "direct", "benign") not in rows
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:

@@ -198,6 +198,8 @@ def _row(s: Any) -> Row:
         **interval("AUROC", s.auroc.value, s.auroc.low, s.auroc.high),
         **_loss(s),
     }
+    if s.auroc.unscored:
+        row |= {"if unscored were wrong": s.auroc.lowest, "if right": s.auroc.highest}
     if s.operating is not None:
         row |= {"over-refusal": s.operating.fpr, "success": 1 - s.operating.tpr}
     return row

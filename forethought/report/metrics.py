@@ -27,6 +27,8 @@ def _rows(data: ReportData) -> Iterator[Row]:
             yield _row(s.model, "AUROC, direct less this", s.attack, s.against, "", s.loss)
     for change in data.auroc_changes:
         yield _row(change.first, "AUROC less that of", change.attack, change.against, change.second, change.difference)
+        if change.loss is not None:
+            yield _row(change.first, "loss less that of", change.attack, change.against, change.second, change.loss)
     for found in data.reasoned:
         yield _row(found.model, found.measure, found.attack, found.label, found.judge, found.rate)
     for model, abilities in data.abilities.items():

@@ -6,11 +6,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from forethought.analysis.separation import Compared, Separation
 from forethought.analysis.summary import DIRECT
 from forethought.report import curves
 from forethought.report.data import ReportData
 from forethought.report.section import SMALL_N, Gathered, Section, Table, draw, flat, model_views
 from forethought.report.text import View
+
+LOSS = (("", "value"), (" low", "low"), (" high", "high"))
 
 
 def section(found: Gathered) -> Section | None:
@@ -29,11 +32,17 @@ def section(found: Gathered) -> Section | None:
         Table(
             "auroc",
             "a model and attack against others",
-            [flat(s, leave=("loss", "operating")) for s in data.separations],
+            [flat(s, leave=("loss", "operating")) | _loss(s) for s in data.separations],
         )
     ]
     if data.auroc_changes:
-        tables.append(Table("auroc-differences", "a model less the reference", [flat(c) for c in data.auroc_changes]))
+        tables.append(
+            Table(
+                "auroc-differences",
+                "a model less the reference",
+                [flat(c, leave=("loss",)) | _loss(c) for c in data.auroc_changes],
+            )
+        )
     return Section("roc", "Without a threshold", body, (*tables, Table("roc", "a point of a curve", points)))
 
 
@@ -67,11 +76,18 @@ def separation(data: ReportData) -> View:
     rows: dict[tuple[Any, ...], View] = {}
     for s in data.separations:
         row = rows.setdefault(
-            (s.against, s.attack), {"attack": s.attack, "against": s.against, "cells": {}, "changes": {}}
+            (s.against, s.attack), {"attack": s.attack, "against": s.against, "cells": {}, "changes": {}, "losses": {}}
         )
         row["cells"][s.model] = s
     for c in data.auroc_changes:
         if (c.against, c.attack) in rows:
             rows[c.against, c.attack]["changes"][c.first] = c.difference
+            rows[c.against, c.attack]["losses"][c.first] = c.loss
     short = [row for row in rows.values() if row["attack"] in (DIRECT, "mean")]
     return {"short": short, "long": [row for row in rows.values() if row["attack"] not in (DIRECT, "mean")]}
+
+
+def _loss(found: Separation | Compared) -> View:
+    """The loss as columns of its own: `flat` would leave out what has the names of the AUROC's."""
+    loss = found.loss
+    return {f"loss{end}": getattr(loss, name) if loss else None for end, name in LOSS}
