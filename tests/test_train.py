@@ -300,6 +300,26 @@ def test_no_memory_stops_with_one_line_and_keeps_the_checkpoint(
     assert (run.path / "checkpoints" / "checkpoint-2" / "trainer_state.json").exists()
 
 
+def test_refusals_do_not_have_steps_to_themselves() -> None:
+    """Refusals are shorter than answers: by length, steps would hold one decision each, and their tokens weigh as few tokens do."""
+
+    def row(length: int) -> Encoded:
+        return Encoded((1,) * length, (0.0,) * 10 + (1.0,) * (length - 10), 10)
+
+    elements: list[loop.Element] = [(row(20 if i % 3 == 0 else 60),) for i in range(1200)]
+    drawn = loop.Drawn(elements, 8, seed=0)
+    order = list(drawn)
+    assert sorted(order) == list(range(1200)) and list(drawn) == order
+    refusals = [sum(i % 3 == 0 for i in order[at : at + 8]) for at in range(0, 1200, 8)]
+    assert refusals.count(0) + refusals.count(8) < 15  # 6 by chance
+    drawn.set_epoch(1)
+    assert list(drawn) != order
+    # Rows side by side hold both decisions as they are, and steps of similar length pad less.
+    pairs: list[loop.Element] = [(row(20), row(20 + i % 40)) for i in range(1200)]
+    order = list(loop.Drawn(pairs, 8, seed=0))
+    assert sum(len({len(pairs[i][1].ids) for i in order[at : at + 8]}) < 5 for at in range(0, 1200, 8)) > 100
+
+
 def test_a_row_without_a_trained_token_is_an_error() -> None:
     with pytest.raises(ForethoughtError, match="no trained token"):
         loop.collate([(Encoded((1, 2, 3), (0.0, 0.0, 0.0), 3),)])

@@ -26,6 +26,7 @@ MAIN = {
     "lat": ("LAT", ["lat"]),
     "circuit_breaker": ("circuit breakers", ["circuit_breaker"]),
     "scot_swap": ("SCoT, plain template", ["scot_swap"]),
+    "scot": ("SCoT without `swap`, opened thought", ["scot_think"]),
     "think": ("SCoT, opened thought, 3 seeds", [f"scot_swap{seed}_think" for seed in SEEDS]),
 }
 WAYS = {
@@ -37,9 +38,9 @@ WAYS = {
 ABLATIONS = {
     "scot_once": ("SCoT, each question once", "scot"),
     "scot_harmful": ("SCoT, harmful prompts alone", "scot"),
-    "scot_plain": ("SCoT, decisions learnt once (no `swap`)", "scot"),
+    "scot_plain": ("SCoT without `swap`", "scot"),
     "scot_unweighted": ("SCoT, decisions weigh 1", "scot"),
-    "scot_reversed": ("SCoT, decision before the request", "scot"),
+    "scot_reversed": ("SCoT without `swap`, decision before the request", "scot_plain"),
     "scot_cost": ("SCoT, `cost=3`", "scot"),
     "srg_bare": ("SRG-style, no guidelines", "srg"),
     "srg_blind": ("SRG-style, decisions its own, filtered by label", "srg"),
@@ -55,7 +56,7 @@ DRAWS = {
     "rest": ("the rest, 90 + 50", ["study-rest"]),
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
-DRAWN = ("think", "refusal", "refusal_longer")  # The first is what the others are compared with.
+DRAWN = ("think", "refusal", "refusal_longer", "scot")  # The first is what the others are compared with.
 # Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
 # What each mean over attacks leaves out.
@@ -113,12 +114,19 @@ def write(runs: Path, again: Path | None = None) -> None:
             without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
             rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
-    for method, at_answer in (("scot", False), ("scot", True), ("srg", False), ("rational", True)):
+    for method, at_answer in (
+        ("scot", False),
+        ("scot_plain", False),
+        ("scot", True),
+        ("srg", False),
+        ("rational", True),
+    ):
         names = [name for name, (_, of) in ABLATIONS.items() if of == method and (name in AT_ANSWER) == at_answer]
         whole_one = (method, f"{method}_at_answer" if at_answer else method)
         beside = scored("study-methods", whole_one, *((name, name) for name in names))
         if len(beside) > 1 and beside[0].startswith(f"{method}="):
             rows += auroc(ablation_set(method, at_answer), beside)
+    rows += auroc("filtering", scored("study-methods", *((name, name) for name in ("srg_blind", "srg_unfiltered"))))
     with (HERE / "auroc.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
@@ -312,8 +320,15 @@ def percents(shares: list[float]) -> str:
 
 
 def draws(*wanted: str) -> Iterator[str]:
-    """Opened thoughts and refusal training on draws of test prompts: three seeds each, and one seed of as much computing as SCoT's."""
-    models, lines = {"refusal": "refusal training", "refusal_longer": "equal computing", "think": "opened thought"}, []
+    """Opened thoughts and refusal training on draws of test prompts: three seeds each, and one seed of as much computing as SCoT's and one
+    of SCoT without `swap`."""
+    models = {
+        "refusal": "refusal training",
+        "refusal_longer": "equal computing",
+        "scot": "thought without `swap`",
+        "think": "opened thought",
+    }
+    lines = []
     for some in ("direct", *LEFT_OUT):
         for draw in wanted:
             odds = Auroc(f"{draw}, {'fourteen' if some == 'direct' else some}", "think")
@@ -345,6 +360,7 @@ def draws(*wanted: str) -> Iterator[str]:
         *models.values(),
         "thought less refusal training",
         "less equal computing",
+        "less without `swap`",
         "lost from direct, each",
         "lost less than refusal training",
         "pass, each",
@@ -385,12 +401,14 @@ def ablations() -> Iterator[str]:
         if not odds.row(name, "direct"):
             continue
         rates = [share(rows, [name], measure, "under attack", label) for measure, label in RATES]
-        lines.append([title, odds.cell(name, "direct"), odds.cell(name, "mean"), odds.less(name), *rates])
+        less = [odds.less(name, against) for against in ("benign", "borderline")]
+        lines.append([title, odds.cell(name, "direct"), odds.cell(name, "mean"), *less, *rates])
     head = [
         "",
         "AUROC, asked directly",
         "under attack",
         "less the whole",
+        "the same, against borderline",
         "harmful not refused",
         "benign refused",
         "well-formed",

@@ -143,11 +143,18 @@ def _mean_tokens(data: Any) -> float:
     return sum(sum(m > 0 for m in row.mask) for element in data for row in element) / len(data)
 
 
-class Alike(torch.utils.data.Sampler[int]):
-    """Elements in an order drawn by (seed, epoch), those of one step of similar length: the same for any number of processes."""
+class Drawn(torch.utils.data.Sampler[int]):
+    """Elements in an order drawn by (seed, epoch): the same for any number of processes.
 
-    def __init__(self, lengths: list[int], rows: int, seed: int) -> None:
-        self.lengths, self.rows, self.seed, self.epoch = lengths, rows, seed, 0
+    Rows by themselves come as drawn, whatever their lengths. Refusals are short: steps of rows of similar length would hold one decision
+    each, and in them the first token of a refusal weighs twice what that of an answer does. Elements that set rows of both decisions side
+    by side are put into steps of similar length, which need less padding.
+    """
+
+    def __init__(self, elements: Sequence[Element], rows: int, seed: int) -> None:
+        self.lengths = [sum(len(row.ids) for row in element) for element in elements]
+        self.alone = all(len(element) == 1 for element in elements)
+        self.rows, self.seed, self.epoch = rows, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -157,6 +164,8 @@ class Alike(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if self.alone:
+            return iter(torch.randperm(len(self), generator=generator).tolist())
         return iter(get_length_grouped_indices(self.lengths, self.rows, generator=generator))  # type: ignore[no-untyped-call]
 
 
@@ -202,9 +211,7 @@ class Learner(Trainer):
         return _mean_tokens(self.train_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        data: Any = self.train_dataset
-        lengths = [sum(len(row.ids) for row in element) for element in data]
-        return Alike(lengths, self.rows, self.args.seed)
+        return Drawn(self.train_dataset, self.rows, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict=state_dict)
