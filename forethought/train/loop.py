@@ -211,7 +211,8 @@ class Learner(Trainer):
         return _mean_tokens(self.train_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return Drawn(self.train_dataset, self.rows, self.args.seed)
+        data: Any = self.train_dataset
+        return Drawn(data, self.rows, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict=state_dict)
