@@ -1,6 +1,6 @@
 """The tables of docs/study.md. `python docs/study/tables.py` prints them from the CSV files beside it; with the folder of the runs as its
 argument (`python docs/study/tables.py runs`) it writes those files first, by `forethought analyze auroc` and from the reports of the runs.
-A second folder holds `study` run again, from nothing.
+A second folder holds `study` run again, from nothing; a third the rest of the test split again, by models trained on rows as drawn.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ DRAWS = {
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
 DRAWN = ("think", "refusal", "refusal_longer", "scot")  # The first is what the others are compared with.
+SIDES = DRAWN[:2]
 # Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
 # What each mean over attacks leaves out.
@@ -66,11 +67,13 @@ RATES = (("not refused", "harmful"), ("refused", "benign"), ("well-formed", "all
 Row = dict[str, str]
 
 
-def write(runs: Path, again: Path | None = None) -> None:
-    """metrics.csv, again.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been
-    run, whole, is left out."""
+def write(runs: Path, again: Path | None = None, drawn: Path | None = None) -> None:
+    """metrics.csv, again.csv, fresh.csv, rest.csv, drawn.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has
+    not been run, whole, is left out."""
 
     def place(run: str) -> Path:
+        if drawn and run == "drawn":
+            return drawn / "study-rest"
         return again / "study" if again and run == "study-again" else runs / run
 
     def done(run: str, stage: str, target: str) -> bool:
@@ -89,6 +92,7 @@ def write(runs: Path, again: Path | None = None) -> None:
         ("again", "study-again", [target for _, target in trained(*MAIN)]),
         ("fresh", "study-fresh", [target for _, target in trained(*DRAWN)]),
         ("rest", "study-rest", [target for _, target in trained(*DRAWN)]),
+        ("drawn", "drawn", [target for _, target in trained(*SIDES)]),
         ("methods", "study-methods", [*WAYS, *ABLATIONS]),
     ):
         whole = [t for t in targets if done(run, "judge", t) and done(run, "score", t)]
@@ -113,6 +117,10 @@ def write(runs: Path, again: Path | None = None) -> None:
             # The rest was never attacked by it.
             without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
             rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
+    for some in LEFT_OUT:
+        if beside := scored("drawn", *trained(*SIDES)):
+            without = [attack for attack in LEFT_OUT[some] if attack != "answer_prefill"]
+            rows += auroc(f"drawn, {some}", beside, without)
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
     for method, at_answer in (
         ("scot", False),
@@ -322,12 +330,14 @@ def percents(shares: list[float]) -> str:
 def draws(*wanted: str) -> Iterator[str]:
     """Opened thoughts and refusal training on draws of test prompts: three seeds each, and one seed of as much computing as SCoT's and one
     of SCoT without `swap`."""
-    models = {
-        "refusal": "refusal training",
-        "refusal_longer": "equal computing",
-        "scot": "thought without `swap`",
-        "think": "opened thought",
+    titles = {
+        "refusal": ("refusal training", "thought less refusal training"),
+        "refusal_longer": ("equal computing", "less equal computing"),
+        "scot": ("thought without `swap`", "less without `swap`"),
+        "think": ("opened thought", ""),
     }
+    found = [Auroc(f"{draw}, fourteen", DRAWN[0]) for draw in wanted]
+    models = {name: title for name, (title, _) in titles.items() if any(odds.row(name, "direct") for odds in found)}
     lines = []
     for some in ("direct", *LEFT_OUT):
         for draw in wanted:
@@ -358,14 +368,47 @@ def draws(*wanted: str) -> Iterator[str]:
         *(["prompts"] if len(wanted) > 1 else []),
         "against",
         *models.values(),
-        "thought less refusal training",
-        "less equal computing",
-        "less without `swap`",
+        *(titles[name][1] for name in models if name != "think"),
         "lost from direct, each",
         "lost less than refusal training",
         "pass, each",
     ]
     yield from table(head, lines)
+
+
+def order() -> Iterator[str]:
+    """The rest of the test split: models trained in steps of rows of similar length (three seeds each) and of rows as drawn."""
+    lines = []
+    for some in ("direct", *LEFT_OUT):
+        attacks, attack = ("fourteen", "direct") if some == "direct" else (some, "mean")
+        by_length, as_drawn = (Auroc(f"{way}, {attacks}", DRAWN[0]) for way in ("rest", "drawn"))
+        for against in ("benign", "borderline"):
+            cells = [odds.cell(m, attack, against) for m in reversed(SIDES) for odds in (by_length, as_drawn)]
+            less = [odds.less("refusal", against, 1, attack) for odds in (by_length, as_drawn)]
+            lost = as_drawn.less("refusal", against, -1, attack, "loss")
+            lines.append([some, against, *cells, *less, lost])
+    ways = ("similar length", "as drawn")
+    head = ["attacks", "against", *(f"{name}, {way}" for name in ("refusal training", "thought") for way in ways)]
+    yield from table([*head, *(f"thought less refusal, {way}" for way in ways), "lost less, as drawn"], lines)
+
+
+def line() -> Iterator[str]:
+    """Where the line lies on those prompts."""
+    found = {"similar length": read("rest"), "as drawn": read("drawn")}
+    lines = [
+        [
+            f"{name}, {way}",
+            *(share(found[o], MAIN[m][1], measure, attack, label) for m in reversed(SIDES) for o in found),
+        ]
+        for name, measure, label in (
+            ("harmful not refused", "not refused", "harmful"),
+            ("benign refused", "refused", "benign"),
+            ("borderline refused", "refused", "borderline"),
+        )
+        for way, attack in (("direct", "direct"), ("under attack", "under attack"))
+        if (label, way) != ("borderline", "under attack")
+    ]
+    yield from table(["", *(f"{name}, {o}" for name in ("refusal training", "thought") for o in found)], lines)
 
 
 def said() -> Iterator[str]:
@@ -425,8 +468,10 @@ def table(head: list[str], lines: list[list[str]]) -> Iterator[str]:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        write(*map(Path, sys.argv[1:3]))
+        write(*map(Path, sys.argv[1:4]))
     for lines in (
+        order(),
+        line(),
         draws("all"),
         said(),
         by_attack(),
