@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -372,6 +374,26 @@ def test_failures_are_returned_not_raised(model: HFModel) -> None:
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
     assert keep_pages() == (platform.system() == "Linux" and platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="pages are kept by glibc's malloc")
+def test_kept_memory_is_given_back() -> None:
+    script = """
+import torch
+from forethought.models.heap import give_back, keep_pages
+def resident():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmRSS")).split()[1]) // 1024
+keep_pages()
+tensors = [torch.ones(256, 1024) for _ in range(400)]
+full, last = resident(), tensors[-1]
+del tensors
+kept = resident()
+give_back()
+print(full - kept, kept - resident())
+"""
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    gone, given = map(int, found.split())
+    assert gone < 50 and given > 300, found  # MiB, of the 400 that were freed below one that is still there
 
 
 def test_with_think_every_reply_begins_inside_a_thought(tiny: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from forethought.errors import ForethoughtError
+from forethought.models.heap import give_back
 from forethought.progress import Progress
 from forethought.train.launch import is_first, wait
 
@@ -44,6 +45,9 @@ class Watch(TrainerCallback):
             )
         if self.bar is not None:
             self.bar.advance(state.global_step - self.bar.done, f"loss {logs['loss']:.3f}")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        give_back()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
