@@ -26,8 +26,8 @@ def keep_pages() -> bool:
 def give_back() -> bool:
     """Give the system the pages that nothing uses now; False where the C library cannot.
 
-    Tensors of ever new sizes leave gaps, so that what is kept grows. Asking for pages again takes the time of a fraction of a step, so it is
-    for now and then: at a checkpoint, and where models are closed.
+    Tensors of ever new sizes leave gaps, so that what is kept grows. Asking for pages again takes the time of a fraction of a step, so it
+    is for now and then: at a checkpoint, and where models are closed.
     """
     trim = _glibc("malloc_trim")
     return trim is not None and bool(trim(0))
