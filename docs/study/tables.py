@@ -57,6 +57,7 @@ DRAWS = {
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
 DRAWN = ("think", "refusal", "refusal_longer", "scot")  # The first is what the others are compared with.
+# What the table of rows as drawn sets side by side.
 SIDES = DRAWN[:2]
 # Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
