@@ -157,10 +157,10 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     for name, s in experiment.synth.items():
         lines.append(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
     for name, t in experiment.train.items():
-        rows = len(data[experiment.synth[t.data].prompts]) if t.data else 0
+        rows = _most_rows(experiment.synth[t.data], data) if t.data else 0
         config = _with_paths(experiment, name, root / experiment.name)
         examples = _made(config)
-        most = f" (as many rows as {t.data} keeps prompts, at most)" if t.data and not examples else ""
+        most = f" (as many rows as {t.data} makes, at most)" if t.data and not examples else ""
         lines += [f"train {name}: {t.method}{most}"]
         plan = describe(experiment.model, config, len(examples) or rows, processes if rows else 1, examples)
         lines += [f"  {line}" for line in plan]
@@ -173,6 +173,11 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     for name in experiment.targets:
         lines.append(f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts")
     return lines
+
+
+def _most_rows(synth: SynthConfig, data: dict[str, list[Prompt]]) -> int:
+    """Each prompt makes a row, and one for each of its variants."""
+    return len(data[synth.prompts]) * (1 + int(parse_spec(synth.method)[1].get("variants", 0)))
 
 
 def _made(config: TrainConfig) -> list[Example]:

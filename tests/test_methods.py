@@ -493,6 +493,9 @@ def test_the_plan_of_an_experiment(tiny: Path, tmp_path: Path) -> None:
     assert "no training: the base model is deployed with a system prompt" in said
     assert f"{find_launch('multi_gpu')} -m forethought train {tmp_path}/e/synth/refusal" in said
     assert f'init="{tmp_path}/e/train/rt"' in said
+    assert "rows: 12 (5% of them held out)" in said
+    twice = pipeline.plan_experiment(experiment(tiny, tmp_path, "synth.refusal.method=refusal(variants=1)"), tmp_path)
+    assert "  rows: 24 (5% of them held out)" in twice
     for change, part in {
         "train.rt.init=dpo": "'dpo', which is trained later",
         "train.rt={method: sft}": "'train.rt.data' is missing",
