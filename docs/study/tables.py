@@ -1,6 +1,6 @@
 """The tables of docs/study.md. `python docs/study/tables.py` prints them from the CSV files beside it; with the folder of the runs as its
 argument (`python docs/study/tables.py runs`) it writes those files first, by `forethought analyze auroc` and from the reports of the runs.
-A second folder holds `study` run again, from nothing; a third the rest of the test split again, by models trained on rows as drawn.
+A second folder holds the rest of the test split by models that were trained in steps of rows of similar length.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MAIN = {
     "refusal_longer": ("the same, equal computing", ["refusal_longer"]),
     "lat": ("LAT", ["lat"]),
     "circuit_breaker": ("circuit breakers", ["circuit_breaker"]),
-    "scot_swap": ("SCoT, plain template", ["scot_swap"]),
-    "scot": ("SCoT without `swap`, opened thought", ["scot_think"]),
-    "think": ("SCoT, opened thought, 3 seeds", [f"scot_swap{seed}_think" for seed in SEEDS]),
+    "plain": ("SCoT, plain template", ["scot"]),
+    "scot": ("SCoT, opened thought, 3 seeds", [f"scot{seed}_think" for seed in SEEDS]),
+    "swap": ("SCoT with `swap`, opened thought, 3 seeds", [f"scot_swap{seed}_think" for seed in SEEDS]),
 }
 WAYS = {
     name: (title, [name])
@@ -56,9 +56,10 @@ DRAWS = {
     "rest": ("the rest, 90 + 50", ["study-rest"]),
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
-DRAWN = ("think", "refusal", "refusal_longer", "scot")  # The first is what the others are compared with.
-# What the table of rows as drawn sets side by side.
-SIDES = DRAWN[:2]
+DRAWN = ("scot", "refusal", "refusal_longer", "swap")  # The first is what the others are compared with.
+# What was trained both ways: in steps of rows of similar length, and of rows as drawn.
+SIDES = ("swap", "refusal")
+ORDERS = {"similar length": "length", "as drawn": "study-rest"}
 # Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
 # What each mean over attacks leaves out.
@@ -68,14 +69,12 @@ RATES = (("not refused", "harmful"), ("refused", "benign"), ("well-formed", "all
 Row = dict[str, str]
 
 
-def write(runs: Path, again: Path | None = None, drawn: Path | None = None) -> None:
-    """metrics.csv, again.csv, fresh.csv, rest.csv, drawn.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has
-    not been run, whole, is left out."""
+def write(runs: Path, by_length: Path | None = None) -> None:
+    """metrics.csv, fresh.csv, rest.csv, length.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been
+    run, whole, is left out."""
 
     def place(run: str) -> Path:
-        if drawn and run == "drawn":
-            return drawn / "study-rest"
-        return again / "study" if again and run == "study-again" else runs / run
+        return by_length / "study-rest" if by_length and run == "length" else runs / run
 
     def done(run: str, stage: str, target: str) -> bool:
         info = place(run) / stage / target / "run.json"
@@ -90,10 +89,9 @@ def write(runs: Path, again: Path | None = None, drawn: Path | None = None) -> N
 
     for name, run, targets in (
         ("metrics", "study", [target for _, target in trained(*MAIN)]),
-        ("again", "study-again", [target for _, target in trained(*MAIN)]),
         ("fresh", "study-fresh", [target for _, target in trained(*DRAWN)]),
         ("rest", "study-rest", [target for _, target in trained(*DRAWN)]),
-        ("drawn", "drawn", [target for _, target in trained(*SIDES)]),
+        ("length", "length", [target for _, target in trained(*SIDES)]),
         ("methods", "study-methods", [*WAYS, *ABLATIONS]),
     ):
         whole = [t for t in targets if done(run, "judge", t) and done(run, "score", t)]
@@ -108,20 +106,20 @@ def write(runs: Path, again: Path | None = None, drawn: Path | None = None) -> N
                 call("report", *made, "--reference", "refusal", "--redact", "--out", f"{folder}/report.html")
                 shutil.copy(f"{folder}/report.metrics.csv", HERE / f"{name}.csv")
     rows = []
-    for run in ("study", "study-again"):
-        if beside := scored(run, *trained("refusal", *(name for name in MAIN if name != "refusal"))):
-            rows += auroc(run, beside)
+    if beside := scored("study", *trained("refusal", *(name for name in MAIN if name != "refusal"))):
+        rows += auroc("study", beside)
     for draw, (_, homes) in DRAWS.items():
         found = {name: [one for home in homes for one in scored(home, *trained(name))] for name in DRAWN}
         whole = [name for name in DRAWN if len(found[name]) == len(homes) * len(MAIN[name][1])]
-        for some in LEFT_OUT if {"think", "refusal"} <= set(whole) else ():
+        for some in LEFT_OUT if {"scot", "refusal"} <= set(whole) else ():
             # The rest was never attacked by it.
             without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
             rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
     for some in LEFT_OUT:
-        if beside := scored("drawn", *trained(*SIDES)):
-            without = [attack for attack in LEFT_OUT[some] if attack != "answer_prefill"]
-            rows += auroc(f"drawn, {some}", beside, without)
+        for way, run in ORDERS.items():
+            if beside := scored(run, *trained(*SIDES)):
+                without = [attack for attack in LEFT_OUT[some] if attack != "answer_prefill"]
+                rows += auroc(f"{way}, {some}", beside, without)
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
     for method, at_answer in (
         ("scot", False),
@@ -281,17 +279,17 @@ def by_attack() -> Iterator[str]:
     columns = {name: MAIN[name][0] for name in drawn(odds)}
     attacks = dict.fromkeys(row["attack"] for row in odds.rows if not row["attack"].startswith("mean"))
     told = {
-        attack: pooled([row for row in rows if row["attack"] == attack], MAIN["think"][1], "intent is the goal", "all")
+        attack: pooled([row for row in rows if row["attack"] == attack], MAIN[DRAWN[0]][1], "intent is the goal", "all")
         for attack in attacks
     }
     lines = []
     for attack in sorted(attacks, key=lambda a: (a != "direct", -sum(told[a]))):
         cells = [short(float(row["AUROC"])) if (row := odds.row(m, attack)) and row["AUROC"] else "-" for m in columns]
-        missing = row["unscored"] if (row := odds.row("think", attack)) else "0"
+        missing = row["unscored"] if (row := odds.row(DRAWN[0], attack)) else "0"
         lines.append(
             [attack, *cells, odds.less("refusal", sign=1, attack=attack), percents(told[attack]).split(" ")[0], missing]
         )
-    direct = odds.row("think", "direct")
+    direct = odds.row(DRAWN[0], "direct")
     total = sum(int(direct[side]) for side in ("harmful", "others", "unscored")) if direct else 0
     head = ["attack", *columns.values(), "thought less refusal training", "restates the goal", f"unscored of {total}"]
     yield from table(head, lines)
@@ -334,15 +332,15 @@ def draws(*wanted: str) -> Iterator[str]:
     titles = {
         "refusal": ("refusal training", "thought less refusal training"),
         "refusal_longer": ("equal computing", "less equal computing"),
-        "scot": ("thought without `swap`", "less without `swap`"),
-        "think": ("opened thought", ""),
+        "swap": ("thought, with `swap`", "less with `swap`"),
+        "scot": ("opened thought", ""),
     }
     found = [Auroc(f"{draw}, fourteen", DRAWN[0]) for draw in wanted]
     models = {name: title for name, (title, _) in titles.items() if any(odds.row(name, "direct") for odds in found)}
     lines = []
     for some in ("direct", *LEFT_OUT):
         for draw in wanted:
-            odds = Auroc(f"{draw}, {'fourteen' if some == 'direct' else some}", "think")
+            odds = Auroc(f"{draw}, {'fourteen' if some == 'direct' else some}", DRAWN[0])
             attack = "direct" if some == "direct" else "mean"
             for against in ("benign", "borderline") if odds.rows else ():
                 lost = [
@@ -358,7 +356,7 @@ def draws(*wanted: str) -> Iterator[str]:
                         *([DRAWS[draw][0]] if len(wanted) > 1 else []),
                         against,
                         *(odds.cell(model, attack, against) for model in models),
-                        *(odds.less(model, against, 1, attack) for model in models if model != "think"),
+                        *(odds.less(model, against, 1, attack) for model in models if model != DRAWN[0]),
                         " / ".join(lost) if some != "direct" else "-",
                         odds.less("refusal", against, -1, attack, "loss"),
                         " / ".join(passed),
@@ -369,7 +367,7 @@ def draws(*wanted: str) -> Iterator[str]:
         *(["prompts"] if len(wanted) > 1 else []),
         "against",
         *models.values(),
-        *(titles[name][1] for name in models if name != "think"),
+        *(titles[name][1] for name in models if name != DRAWN[0]),
         "lost from direct, each",
         "lost less than refusal training",
         "pass, each",
@@ -378,24 +376,23 @@ def draws(*wanted: str) -> Iterator[str]:
 
 
 def order() -> Iterator[str]:
-    """The rest of the test split: models trained in steps of rows of similar length (three seeds each) and of rows as drawn."""
+    """The rest of the test split: models trained in steps of rows of similar length and of rows as drawn, three seeds each."""
     lines = []
     for some in ("direct", *LEFT_OUT):
         attacks, attack = ("fourteen", "direct") if some == "direct" else (some, "mean")
-        by_length, as_drawn = (Auroc(f"{way}, {attacks}", DRAWN[0]) for way in ("rest", "drawn"))
+        by_length, as_drawn = (Auroc(f"{way}, {attacks}", SIDES[0]) for way in ORDERS)
         for against in ("benign", "borderline"):
             cells = [odds.cell(m, attack, against) for m in reversed(SIDES) for odds in (by_length, as_drawn)]
             less = [odds.less("refusal", against, 1, attack) for odds in (by_length, as_drawn)]
             lost = as_drawn.less("refusal", against, -1, attack, "loss")
             lines.append([some, against, *cells, *less, lost])
-    ways = ("similar length", "as drawn")
-    head = ["attacks", "against", *(f"{name}, {way}" for name in ("refusal training", "thought") for way in ways)]
-    yield from table([*head, *(f"thought less refusal, {way}" for way in ways), "lost less, as drawn"], lines)
+    head = ["attacks", "against", *(f"{name}, {way}" for name in ("refusal training", "thought") for way in ORDERS)]
+    yield from table([*head, *(f"thought less refusal, {way}" for way in ORDERS), "lost less, as drawn"], lines)
 
 
 def line() -> Iterator[str]:
     """Where the line lies on those prompts."""
-    found = {"similar length": read("rest"), "as drawn": read("drawn")}
+    found = dict(zip(ORDERS, (read("length"), read("rest")), strict=True))
     lines = [
         [
             f"{name}, {way}",
@@ -469,15 +466,15 @@ def table(head: list[str], lines: list[list[str]]) -> Iterator[str]:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        write(*map(Path, sys.argv[1:4]))
+        write(*map(Path, sys.argv[1:3]))
     for lines in (
-        order(),
-        line(),
         draws("all"),
         said(),
         by_attack(),
-        overall(MAIN, *(("again", "study-again") if Auroc("study-again").rows else ("metrics", "study"))),
+        overall(MAIN, "metrics", "study"),
         draws("first", "second", "rest"),
+        order(),
+        line(),
         overall(WAYS, "methods", "methods"),
         ablations(),
     ):
