@@ -111,7 +111,7 @@ def write(runs: Path, by_length: Path | None = None) -> None:
     for draw, (_, homes) in DRAWS.items():
         found = {name: [one for home in homes for one in scored(home, *trained(name))] for name in DRAWN}
         whole = [name for name in DRAWN if len(found[name]) == len(homes) * len(MAIN[name][1])]
-        for some in LEFT_OUT if {"scot", "refusal"} <= set(whole) else ():
+        for some in LEFT_OUT if set(DRAWN[:2]) <= set(whole) else ():
             # The rest was never attacked by it.
             without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
             rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
