@@ -22,7 +22,6 @@ from forethought.train import METHODS as TABLE
 from forethought.train import loop, sft, watch
 from forethought.train import rows as sides
 from forethought.train.base import open_base
-from forethought.train.plan import describe
 
 WORDS = ("bread", "walk", "letter", "garden", "river", "window", "music", "table", "story", "coffee")
 
@@ -167,31 +166,6 @@ def test_decision_tokens_weigh_more(tiny: Path) -> None:
         encode_example(tokenizer, messages, "a", "b", ("nowhere",), 8.0)
 
 
-def test_swapped_rows_learn_the_decision_behind_a_prompt_that_calls_for_the_other(tiny: Path, tmp_path: Path) -> None:
-    base, rows = open_base(f"hf:{tiny}", None), mixed(reasoning=True)
-    asked = {
-        decision: {e.prompt.text for e in rows if (e.decision == "refuse") == (decision == "refuse")}
-        for decision in ("refuse", "answer")
-    }
-    for side, decision, other in zip(
-        sft.swapped(base, rows, 1.0, (config(), config()), 0), ("refuse", "answer"), ("answer", "refuse"), strict=True
-    ):
-        assert len(side) == len(rows) // 2
-        for row in side:
-            whole, own = base.tokenizer.decode(row.ids), [t for t, w in zip(row.ids, row.mask, strict=True) if w]
-            assert any(text in whole for text in asked[other])
-            said = "".join(base.tokenizer.decode(own).split())
-            assert said.startswith(f"Decision:{decision}.") and "Request:" not in said
-    assert 0 < sum(map(len, sft.swapped(base, rows, 0.5, (config(), config()), 0))) < len(rows)
-    with pytest.raises(ForethoughtError, match="state their decision"):
-        sft.swapped(base, mixed(), 1.0, (config(), config()), 0)
-    run = open_run(tmp_path / "r", "train", {}, {})
-    found = sft.sft(swap=1.0)(rows, f"hf:{tiny}", config(steps=2), run, 0)
-    assert found["steps"] == 2 and found["swapped"] == found["used"]
-    plan = describe(f"hf:{tiny}", config(method="sft(swap=0.5)", validation=0), len(rows))
-    assert any(line == f"steps: {len(rows) * 3 // 2 // 4}" for line in plan)
-
-
 def test_decisions_to_refuse_weigh_what_the_other_mistake_costs(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +175,7 @@ def test_decisions_to_refuse_weigh_what_the_other_mistake_costs(
         sft, "make_trainer", lambda cls, base, data, *a, **k: seen.append(data) or make(cls, base, data, *a, **k)
     )
     rows, settings = mixed(reasoning=True), config(steps=1, decision_weight=4)
-    for name, method in (("even", sft.sft(swap=1.0)), ("dear", sft.sft(swap=1.0, cost=2.5))):
+    for name, method in (("even", sft.sft()), ("dear", sft.sft(cost=2.5))):
         method(rows, f"hf:{tiny}", settings, open_run(tmp_path / name, "train", {}, {}), 0)
     even, dear = seen
     assert len(even) == len(dear)

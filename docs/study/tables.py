@@ -1,6 +1,5 @@
 """The tables of docs/study.md. `python docs/study/tables.py` prints them from the CSV files beside it; with the folder of the runs as its
 argument (`python docs/study/tables.py runs`) it writes those files first, by `forethought analyze auroc` and from the reports of the runs.
-A second folder holds the rest of the test split by models that were trained in steps of rows of similar length.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MAIN = {
     "circuit_breaker": ("circuit breakers", ["circuit_breaker"]),
     "plain": ("SCoT, plain template", ["scot"]),
     "scot": ("SCoT, opened thought, 3 seeds", [f"scot{seed}_think" for seed in SEEDS]),
-    "swap": ("SCoT with `swap`, opened thought, 3 seeds", [f"scot_swap{seed}_think" for seed in SEEDS]),
+    "cost": ("the same, `cost=3`", ["scot_cost_think"]),
 }
 WAYS = {
     name: (title, [name])
@@ -38,9 +37,8 @@ WAYS = {
 ABLATIONS = {
     "scot_once": ("SCoT, each question once", "scot"),
     "scot_harmful": ("SCoT, harmful prompts alone", "scot"),
-    "scot_plain": ("SCoT without `swap`", "scot"),
     "scot_unweighted": ("SCoT, decisions weigh 1", "scot"),
-    "scot_reversed": ("SCoT without `swap`, decision before the request", "scot_plain"),
+    "scot_reversed": ("SCoT, decision before the request", "scot"),
     "scot_cost": ("SCoT, `cost=3`", "scot"),
     "srg_bare": ("SRG-style, no guidelines", "srg"),
     "srg_blind": ("SRG-style, decisions its own, filtered by label", "srg"),
@@ -56,33 +54,31 @@ DRAWS = {
     "rest": ("the rest, 90 + 50", ["study-rest"]),
     "all": ("whole split, 150 + 110", ["study", "study-fresh", "study-rest"]),
 }
-DRAWN = ("scot", "refusal", "refusal_longer", "swap")  # The first is what the others are compared with.
-# What was trained both ways: in steps of rows of similar length, and of rows as drawn.
-SIDES = ("swap", "refusal")
-ORDERS = {"similar length": "length", "as drawn": "study-rest"}
+DRAWN = ("scot", "refusal", "refusal_longer", "cost")  # The first is what the others are compared with.
 # Disguises of which the untuned model tells back at most 1 of 28 sentences (docs/study-log.md, 14).
 UNREAD = ["leetspeak", "misspelling", "disemvowel", "payload_splitting"]
-# What each mean over attacks leaves out.
-LEFT_OUT = {"fourteen": ["answer_prefill"], "ten": ["answer_prefill", *UNREAD]}
+# What each mean over attacks leaves out; thirteen is for the whole split alone.
+LEFT_OUT = {
+    "fourteen": ["answer_prefill"],
+    "thirteen": ["answer_prefill", "leetspeak"],
+    "ten": ["answer_prefill", *UNREAD],
+}
 LEFT_OUT["eight"] = [*LEFT_OUT["ten"], "code_completion", "self_cipher"]
 RATES = (("not refused", "harmful"), ("refused", "benign"), ("well-formed", "all"))
 Row = dict[str, str]
 
 
-def write(runs: Path, by_length: Path | None = None) -> None:
-    """metrics.csv, fresh.csv, rest.csv, length.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been
-    run, whole, is left out."""
-
-    def place(run: str) -> Path:
-        return by_length / "study-rest" if by_length and run == "length" else runs / run
+def write(runs: Path) -> None:
+    """metrics.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been run, whole,
+    is left out."""
 
     def done(run: str, stage: str, target: str) -> bool:
-        info = place(run) / stage / target / "run.json"
+        info = runs / run / stage / target / "run.json"
         return info.exists() and json.loads(info.read_text())["status"] == "finished"
 
     def scored(run: str, *named: tuple[str, str]) -> list[str]:
         """NAME=RUN of those that have their scores."""
-        return [f"{name}={place(run)}/score/{target}" for name, target in named if done(run, "score", target)]
+        return [f"{name}={runs}/{run}/score/{target}" for name, target in named if done(run, "score", target)]
 
     def trained(*names: str) -> list[tuple[str, str]]:
         return [(name, target) for name in names for target in MAIN[name][1]]
@@ -91,12 +87,11 @@ def write(runs: Path, by_length: Path | None = None) -> None:
         ("metrics", "study", [target for _, target in trained(*MAIN)]),
         ("fresh", "study-fresh", [target for _, target in trained(*DRAWN)]),
         ("rest", "study-rest", [target for _, target in trained(*DRAWN)]),
-        ("length", "length", [target for _, target in trained(*SIDES)]),
         ("methods", "study-methods", [*WAYS, *ABLATIONS]),
     ):
         whole = [t for t in targets if done(run, "judge", t) and done(run, "score", t)]
         made = [
-            f"{t}={place(run)}/{stage}/{t}"
+            f"{t}={runs}/{run}/{stage}/{t}"
             for t in whole
             for stage in ("judge", "score", "capability")
             if done(run, stage, t)
@@ -112,22 +107,13 @@ def write(runs: Path, by_length: Path | None = None) -> None:
         found = {name: [one for home in homes for one in scored(home, *trained(name))] for name in DRAWN}
         whole = [name for name in DRAWN if len(found[name]) == len(homes) * len(MAIN[name][1])]
         for some in LEFT_OUT if set(DRAWN[:2]) <= set(whole) else ():
+            if some == "thirteen" and draw != "all":
+                continue
             # The rest was never attacked by it.
             without = [attack for attack in LEFT_OUT[some] if (draw, attack) != ("rest", "answer_prefill")]
             rows += auroc(f"{draw}, {some}", [one for name in whole for one in found[name]], without)
-    for some in LEFT_OUT:
-        for way, run in ORDERS.items():
-            if beside := scored(run, *trained(*SIDES)):
-                without = [attack for attack in LEFT_OUT[some] if attack != "answer_prefill"]
-                rows += auroc(f"{way}, {some}", beside, without)
     rows += auroc("methods", scored("study-methods", *((name, name) for name in WAYS)))
-    for method, at_answer in (
-        ("scot", False),
-        ("scot_plain", False),
-        ("scot", True),
-        ("srg", False),
-        ("rational", True),
-    ):
+    for method, at_answer in (("scot", False), ("scot", True), ("srg", False), ("rational", True)):
         names = [name for name, (_, of) in ABLATIONS.items() if of == method and (name in AT_ANSWER) == at_answer]
         whole_one = (method, f"{method}_at_answer" if at_answer else method)
         beside = scored("study-methods", whole_one, *((name, name) for name in names))
@@ -327,12 +313,11 @@ def percents(shares: list[float]) -> str:
 
 
 def draws(*wanted: str) -> Iterator[str]:
-    """Opened thoughts and refusal training on draws of test prompts: three seeds each, and one seed of as much computing as SCoT's and one
-    of SCoT without `swap`."""
+    """Opened thoughts and refusal training on draws of test prompts: three seeds each, and one seed of as much computing as SCoT's."""
     titles = {
         "refusal": ("refusal training", "thought less refusal training"),
         "refusal_longer": ("equal computing", "less equal computing"),
-        "swap": ("thought, with `swap`", "less with `swap`"),
+        "cost": ("thought, `cost=3`", "less `cost=3`"),
         "scot": ("opened thought", ""),
     }
     found = [Auroc(f"{draw}, fourteen", DRAWN[0]) for draw in wanted]
@@ -373,40 +358,6 @@ def draws(*wanted: str) -> Iterator[str]:
         "pass, each",
     ]
     yield from table(head, lines)
-
-
-def order() -> Iterator[str]:
-    """The rest of the test split: models trained in steps of rows of similar length and of rows as drawn, three seeds each."""
-    lines = []
-    for some in ("direct", *LEFT_OUT):
-        attacks, attack = ("fourteen", "direct") if some == "direct" else (some, "mean")
-        by_length, as_drawn = (Auroc(f"{way}, {attacks}", SIDES[0]) for way in ORDERS)
-        for against in ("benign", "borderline"):
-            cells = [odds.cell(m, attack, against) for m in reversed(SIDES) for odds in (by_length, as_drawn)]
-            less = [odds.less("refusal", against, 1, attack) for odds in (by_length, as_drawn)]
-            lost = as_drawn.less("refusal", against, -1, attack, "loss")
-            lines.append([some, against, *cells, *less, lost])
-    head = ["attacks", "against", *(f"{name}, {way}" for name in ("refusal training", "thought") for way in ORDERS)]
-    yield from table([*head, *(f"thought less refusal, {way}" for way in ORDERS), "lost less, as drawn"], lines)
-
-
-def line() -> Iterator[str]:
-    """Where the line lies on those prompts."""
-    found = dict(zip(ORDERS, (read("length"), read("rest")), strict=True))
-    lines = [
-        [
-            f"{name}, {way}",
-            *(share(found[o], MAIN[m][1], measure, attack, label) for m in reversed(SIDES) for o in found),
-        ]
-        for name, measure, label in (
-            ("harmful not refused", "not refused", "harmful"),
-            ("benign refused", "refused", "benign"),
-            ("borderline refused", "refused", "borderline"),
-        )
-        for way, attack in (("direct", "direct"), ("under attack", "under attack"))
-        if (label, way) != ("borderline", "under attack")
-    ]
-    yield from table(["", *(f"{name}, {o}" for name in ("refusal training", "thought") for o in found)], lines)
 
 
 def said() -> Iterator[str]:
@@ -466,15 +417,13 @@ def table(head: list[str], lines: list[list[str]]) -> Iterator[str]:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        write(*map(Path, sys.argv[1:3]))
+        write(Path(sys.argv[1]))
     for lines in (
         draws("all"),
         said(),
         by_attack(),
         overall(MAIN, "metrics", "study"),
         draws("first", "second", "rest"),
-        order(),
-        line(),
         overall(WAYS, "methods", "methods"),
         ablations(),
     ):

@@ -134,7 +134,7 @@ def describe(
     model: str, config: TrainConfig, rows: int, processes: int = 1, examples: Sequence[Example] = ()
 ) -> list[str]:
     """The plan in lines. `rows` are those of the data, or at most; with the `examples` memory is that of the longest of them."""
-    method, options = parse_spec(config.method)
+    method = parse_spec(config.method)[0]
     if method == "prompt":
         return ["no training: the base model is deployed with a system prompt"]
     resolve("training method", METHODS, config.method)  # for its errors: a plan of what cannot run is no plan
@@ -142,11 +142,9 @@ def describe(
     forward = per_forward(config, width, processes)
     shared = config.batch_size // processes // forward
     unit = "rows" if width == 1 else f"elements of {width} rows"
-    swap = float(options.get("swap", 0)) if method == "sft" else 0.0
     lines = [
-        f"rows: {rows} ({config.validation:.0%} of them held out)"
-        + (f", and {swap:.0%} of the others again behind another prompt" if swap else ""),
-        f"steps: {count_steps(round(rows * (1 - config.validation) * (1 + swap)), config)}"
+        f"rows: {rows} ({config.validation:.0%} of them held out)",
+        f"steps: {count_steps(round(rows * (1 - config.validation)), config)}"
         + ("" if width == 1 or config.steps else " at most: rows are paired, and the larger side counts"),
         f"effective batch: {config.batch_size} {unit} = {processes} processes x {shared} forwards x {forward}",
     ]

@@ -6,19 +6,16 @@ trained, and rows are packed end to end wherever the model's attention allows it
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from forethought.chat import Encoded, encode_example
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
-from forethought.flow import generator_for
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train import Learn
-from forethought.train.base import Base, encode, encode_held, open_base, unadapted
+from forethought.train.base import encode, encode_held, open_base, unadapted
 from forethought.train.forward import IGNORED, trained_columns
 from forethought.train.fused import token_losses
 from forethought.train.loop import Element, Learner, fit, make_trainer
@@ -26,15 +23,12 @@ from forethought.train.packing import allow_packing, pack
 from forethought.train.rows import by_decision, decision_at, hold_out, side_by_side
 
 
-def sft(swap: Annotated[float, Field(ge=0, le=1)] = 0.0, cost: Annotated[float, Field(gt=0)] = 1.0) -> Learn:
+def sft(cost: Annotated[float, Field(gt=0)] = 1.0) -> Learn:
     """Returns the function that trains and writes `model/` and `losses.jsonl` into the run.
 
     `cost` says how many times worse it is to answer what should be refused than to refuse what should not: so much more do decisions
     to refuse weigh, which moves the line between the two by log(cost) nats in a model that has learnt what the odds are (Elkan 2001, The
     foundations of cost-sensitive learning). It needs thoughts, in which the decision is stated.
-
-    `swap` (ours) is the share of rows of which a copy is learnt behind the prompt of a row with the opposite decision, only from where its
-    thought states the decision: what the thought says of the request is to decide, whatever else the prompt looks like.
     """
 
     def train(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def sft(swap: Annotated[float, Field(ge=0, le=1)] = 0.0, cost: Annotated[float, 
             raise ForethoughtError(
                 "cost needs thoughts that state their decision, and these rows have none. Leave it out."
             )
-        return learn(examples, model_name, config, run, seed, swap, cost)
+        return learn(examples, model_name, config, run, seed, cost)
 
     return train
 
@@ -69,7 +63,6 @@ def learn(
     config: TrainConfig,
     run: Run,
     seed: int,
-    swap: float = 0.0,
     cost: float = 1.0,
 ) -> dict[str, Any]:
     """Fine-tune on `examples`. Returns rows, steps, trained tokens, seconds and mean losses (nats a token).
@@ -80,7 +73,6 @@ def learn(
     base = open_base(model_name, config.init)
     fitting, held_out = hold_out(examples, config.validation)
     dear = config.model_copy(update={"decision_weight": config.decision_weight * cost})
-    more = swapped(base, fitting, swap, (dear, config), seed) if swap else ([], [])
     data: list[Element]
     if config.pairing or cost != 1:
         sides = by_decision(fitting, "pairing" if config.pairing else "cost")
@@ -90,47 +82,12 @@ def learn(
         refused, others = [], encode(base, fitting, config, run)
         used = len(others)
     if config.pairing:
-        data = list(side_by_side(refused + more[0], others + more[1], seed))
+        data = list(side_by_side(refused, others, seed))
     else:
-        data = [(row,) for row in (*refused, *others, *more[0], *more[1])]
+        data = [(row,) for row in (*refused, *others)]
     held = encode_held(base, held_out, config, run)
     trainer = make_trainer(TrainedOnly, base, data, config, run, seed, held=held)
-    extra = {"swapped": sum(map(len, more))} if swap else {}
-    return fit(trainer, base, run, used=used, **extra)
-
-
-def swapped(
-    base: Base, examples: list[Example], share: float, configs: tuple[TrainConfig, TrainConfig], seed: int
-) -> tuple[list[Encoded], list[Encoded]]:
-    """Of a share of the rows that refuse, and of those that do not, a copy behind a prompt of the other side, trained from its decision on,
-    under the configuration of its side. ForethoughtError where no thought states a decision."""
-    refused, others = by_decision(examples, "swap")
-    found = (
-        _swapped(base, refused, others, share, configs[0], seed),
-        _swapped(base, others, refused, share, configs[1], seed),
-    )
-    if not any(found):
-        raise ForethoughtError("swap needs thoughts that state their decision, and these rows have none. Leave it out.")
-    return found
-
-
-def _swapped(
-    base: Base, examples: list[Example], prompts: list[Example], share: float, config: TrainConfig, seed: int
-) -> list[Encoded]:
-    rows = []
-    for example in examples:
-        rng, at = generator_for(seed, "swap", example.prompt.id), decision_at(example)
-        if at is None or rng.random() >= share:
-            continue
-        messages, thought = rng.choice(prompts).prompt.messages, (example.reasoning or "").strip()
-        row = encode_example(
-            base.tokenizer, messages, thought, example.answer, example.decisive, config.decision_weight
-        )
-        tail = encode_example(base.tokenizer, messages, thought, example.answer, [thought[at:]], rest=0.0)
-        start = next(i for i, weight in enumerate(tail.mask) if weight)
-        if len(row.ids) <= config.max_length:
-            rows.append(replace(row, mask=(0.0,) * start + row.mask[start:]))
-    return rows
+    return fit(trainer, base, run, used=used)
 
 
 class TrainedOnly(Learner):
