@@ -26,7 +26,7 @@ MAIN = {
     "circuit_breaker": ("circuit breakers", ["circuit_breaker"]),
     "plain": ("SCoT, plain template", ["scot"]),
     "scot": ("SCoT, opened thought, 3 seeds", [f"scot{seed}_think" for seed in SEEDS]),
-    "cost": ("the same, `cost=3`", ["scot_cost_think"]),
+    "cost": ("SCoT, `cost=2`, opened thought, 3 seeds", [f"scot_cost{seed}_think" for seed in SEEDS]),
 }
 WAYS = {
     name: (title, [name])
@@ -317,7 +317,7 @@ def draws(*wanted: str) -> Iterator[str]:
     titles = {
         "refusal": ("refusal training", "thought less refusal training"),
         "refusal_longer": ("equal computing", "less equal computing"),
-        "cost": ("thought, `cost=3`", "less `cost=3`"),
+        "cost": ("thought, `cost=2`", "less `cost=2`"),
         "scot": ("opened thought", ""),
     }
     found = [Auroc(f"{draw}, fourteen", DRAWN[0]) for draw in wanted]
