@@ -69,8 +69,8 @@ Row = dict[str, str]
 
 
 def write(runs: Path) -> None:
-    """metrics.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, and auroc.csv. What has not been run, whole,
-    is left out."""
+    """metrics.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, auroc.csv and line.csv. What has not been run,
+    whole, is left out."""
 
     def done(run: str, stage: str, target: str) -> bool:
         info = runs / run / stage / target / "run.json"
@@ -120,10 +120,56 @@ def write(runs: Path) -> None:
         if len(beside) > 1 and beside[0].startswith(f"{method}="):
             rows += auroc(ablation_set(method, at_answer), beside)
     rows += auroc("filtering", scored("study-methods", *((name, name) for name in ("srg_blind", "srg_unfiltered"))))
-    with (HERE / "auroc.csv").open("w", newline="") as file:
+    save("auroc", rows)
+    if all(done(home, "judge", target) for home in DRAWS["all"][1] for _, target in trained("refusal", "cost")):
+        save("line", line(runs))
+
+
+def save(name: str, rows: list[Row]) -> None:
+    with (HERE / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def line(runs: Path) -> list[Row]:
+    """What refusal training and the model whose line is set refuse, on all draws, under the fourteen attacks: paired by what was sent, seed
+    beside seed, the prompt as the cluster."""
+    from forethought.analysis.paired import match, paired_difference
+    from forethought.analysis.rates import Outcome, by_judge, outcomes_of
+    from forethought.records import Attempt, Verdict
+    from forethought.run import read_run
+
+    def outcomes(target: str) -> list[Outcome]:
+        found = []
+        for home in DRAWS["all"][1]:
+            attempts = read_run(runs / home / "attack" / target, "attack").read("attempts.jsonl", Attempt)
+            verdicts = read_run(runs / home / "judge" / target, "judge").read("verdicts.jsonl", Verdict)
+            found += outcomes_of(attempts, by_judge(verdicts)["refusal"])
+        return [o for o in found if o.attack not in LEFT_OUT["fourteen"]]
+
+    seeds = [(outcomes(a), outcomes(b)) for a, b in zip(MAIN["refusal"][1], MAIN["cost"][1], strict=True)]
+    rows = []
+    for label in ("harmful", "benign", "borderline", "sensitive"):
+        for way in ("direct", "under attack"):
+            pairs = [
+                pair
+                for sides in seeds
+                for pair in match(
+                    *(
+                        [o for o in side if o.label == label and (o.attack == "direct") == (way == "direct")]
+                        for side in sides
+                    )
+                )
+            ]
+            if not pairs:
+                continue
+            found = paired_difference(pairs)
+            shares = [(found.both + only) / found.n for only in (found.only_first, found.only_second)]
+            names = ("refusal", "cost", "difference", "low", "high")
+            values = map(str, (*shares, found.value, found.low, found.high))
+            rows.append({"label": label, "attack": way, "n": str(found.n), **dict(zip(names, values, strict=True))})
+    return rows
 
 
 def ablation_set(method: str, at_answer: bool) -> str:
@@ -385,6 +431,20 @@ def said() -> Iterator[str]:
     yield from table(["", *(title for title, _ in columns)], lines)
 
 
+def set_line() -> Iterator[str]:
+    """line.csv, as shares of what should not have happened: not refused for harmful requests, refused for the others."""
+    lines = []
+    for row in read("line"):
+        sign = 1 if row["label"] == "harmful" else -1
+        low, high = sorted(sign * 100 * float(row[end]) for end in ("low", "high"))
+        both = [100 * float(row[name]) for name in ("refusal", "cost")]
+        shares = both if sign == 1 else [100 - one for one in both]
+        what = f"{row['label']} {'not refused' if sign == 1 else 'refused'}, {row['attack']}"
+        cells = [f"{one:.1f}%" for one in shares]
+        lines.append([what, *cells, f"{sign * 100 * float(row['difference']):.1f} [{low:.1f}, {high:.1f}]", row["n"]])
+    yield from table(["", "refusal training", "SCoT, `cost=2`", "difference, points", "pairs"], lines)
+
+
 def ablations() -> Iterator[str]:
     rows = read("methods")
     lines = []
@@ -421,6 +481,7 @@ def main() -> None:
     for lines in (
         draws("all"),
         said(),
+        set_line(),
         by_attack(),
         overall(MAIN, "metrics", "study"),
         draws("first", "second", "rest"),
