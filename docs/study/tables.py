@@ -122,7 +122,7 @@ def write(runs: Path) -> None:
     rows += auroc("filtering", scored("study-methods", *((name, name) for name in ("srg_blind", "srg_unfiltered"))))
     save("auroc", rows)
     if all(done(home, "judge", target) for home in DRAWS["all"][1] for _, target in trained("refusal", "cost")):
-        save("line", line(runs))
+        save("line", paired_verdicts(runs))
 
 
 def save(name: str, rows: list[Row]) -> None:
@@ -132,7 +132,7 @@ def save(name: str, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def line(runs: Path) -> list[Row]:
+def paired_verdicts(runs: Path) -> list[Row]:
     """What refusal training and the model whose line is set refuse, on all draws, under the fourteen attacks: paired by what was sent, seed
     beside seed, the prompt as the cluster."""
     from forethought.analysis.paired import match, paired_difference
@@ -431,7 +431,7 @@ def said() -> Iterator[str]:
     yield from table(["", *(title for title, _ in columns)], lines)
 
 
-def set_line() -> Iterator[str]:
+def paired() -> Iterator[str]:
     """line.csv, as shares of what should not have happened: not refused for harmful requests, refused for the others."""
     lines = []
     for row in read("line"):
@@ -481,7 +481,7 @@ def main() -> None:
     for lines in (
         draws("all"),
         said(),
-        set_line(),
+        paired(),
         by_attack(),
         overall(MAIN, "metrics", "study"),
         draws("first", "second", "rest"),

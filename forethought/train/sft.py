@@ -58,12 +58,7 @@ def refusal() -> Learn:
 
 
 def learn(
-    examples: list[Example],
-    model_name: str,
-    config: TrainConfig,
-    run: Run,
-    seed: int,
-    cost: float = 1.0,
+    examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int, cost: float = 1.0
 ) -> dict[str, Any]:
     """Fine-tune on `examples`. Returns rows, steps, trained tokens, seconds and mean losses (nats a token).
 
