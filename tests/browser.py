@@ -90,11 +90,13 @@ class Browser:
         """A click of the mouse in the middle of the first element that fits, scrolled to where it can be seen."""
         # Again until it stays where it is: what comes into view may be laid out only then, and move the rest.
         spot = f"""(async () => {{
-            const found = document.querySelector({json.dumps(css)});
             for (let i = 0, last = NaN; i < 60; i++) {{
+                const found = document.querySelector({json.dumps(css)});
                 found.scrollIntoView({{block: "center", behavior: "instant"}});
                 await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-                const box = found.getClientRects()[0], x = box.x + box.width / 2, y = box.y + box.height / 2;
+                const box = found.getClientRects()[0];
+                if (!box) continue;  // Not laid out yet, or no longer: a list may be written anew meanwhile.
+                const x = box.x + box.width / 2, y = box.y + box.height / 2;
                 if (y === last && found.contains(document.elementFromPoint(x, y))) return [x, y];
                 last = y;
             }}
