@@ -406,17 +406,53 @@ def draws(*wanted: str) -> Iterator[str]:
     yield from table(head, lines)
 
 
+def summary() -> Iterator[str]:
+    """What the comparison comes to, on the whole split; the README has it too."""
+    models, rows = ("refusal", "scot", "cost"), split()
+    some = [Auroc(f"all, {count}", DRAWN[0]) for count in ("fourteen", "eight")]
+
+    def both(column: str, text: Callable[[str], str]) -> list[str]:
+        found = [[odds.row(model, "mean") for odds in some] for model in models]
+        return ["; ".join(text(row[column]) if row else "-" for row in pair) for pair in found]
+
+    def rate(measure: str, label: str) -> list[str]:
+        shares = [[pooled(way, MAIN[model][1], measure, label) for way in ways(rows).values()] for model in models]
+        return ["; ".join(percents(one).split(" ")[0] for one in pair if one) for pair in shares]
+
+    lines = [
+        ["told apart, asked directly", *(some[0].cell(model, "direct") for model in models)],
+        ["told apart, mean of fourteen attacks", *(some[0].cell(model, "mean") for model in models)],
+        ["of those, the eight that leave the request readable", *(some[1].cell(model, "mean") for model in models)],
+        ["lost from direct to attacked, fourteen; eight", *both("loss", lambda lost: short(float(lost)))],
+        [
+            "harmful requests that pass at 36% over-refusal, fourteen; eight",
+            *both("success", lambda passed: f"{100 * float(passed):.0f}%"),
+        ],
+        ["harmful not refused as trained, direct; attacked", *rate("not refused", "harmful")],
+        ["benign refused as trained, direct; attacked", *rate("refused", "benign")],
+        ["borderline refused as trained", *rate("refused", "borderline")],
+        ["people in trouble refused as trained", *rate("refused", "sensitive")],
+    ]
+    head = ["SmolLM2-135M, means of three trainings", "refusal training", "thinks first (SCoT)", "the same, `cost=2`"]
+    yield from table(head, lines)
+
+
+def ways(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows of single attacks, asked directly and under the fourteen."""
+    # Rows that count others again, and the attack that is in no mean.
+    left_out = ("direct", "under attack", "under attacks of other families", "prefill", "answer_prefill")
+    return {
+        "direct": [row for row in rows if row["attack"] == "direct"],
+        "under attack": [row for row in rows if row["attack"] not in left_out],
+    }
+
+
 def said() -> Iterator[str]:
     """What the models do on the whole split: attempts of all draws counted together, fourteen attacks; the seeds in parentheses."""
-    rows, columns = split(), [MAIN[name] for name in drawn(Auroc("all, fourteen", DRAWN[0]))]
-    # Rows that count others again, and the attack that is in no mean.
-    summed = ("direct", "under attack", "under attacks of other families", "prefill", "answer_prefill")
-    ways = {
-        "direct": [row for row in rows if row["attack"] == "direct"],
-        "under attack": [row for row in rows if row["attack"] not in summed],
-    }
+    columns = [MAIN[name] for name in drawn(Auroc("all, fourteen", DRAWN[0]))]
+    rows = ways(split())
     lines = [
-        [f"{name}, {way}", *(percents(pooled(ways[way], models, measure, label)) for _, models in columns)]
+        [f"{name}, {way}", *(percents(pooled(rows[way], models, measure, label)) for _, models in columns)]
         for name, measure, label in (
             ("harmful not refused", "not refused", "harmful"),
             ("benign refused", "refused", "benign"),
@@ -426,7 +462,7 @@ def said() -> Iterator[str]:
             ("the goal restated", "intent is the goal", "all"),
             ("right rule where one is cited", "right rule, where one is cited", "all"),
         )
-        for way in (["direct"] if label == "borderline" else ways)
+        for way in (["direct"] if label == "borderline" else rows)
     ]
     yield from table(["", *(title for title, _ in columns)], lines)
 
@@ -479,6 +515,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         write(Path(sys.argv[1]))
     for lines in (
+        summary(),
         draws("all"),
         said(),
         paired(),
