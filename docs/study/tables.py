@@ -473,10 +473,10 @@ def summary() -> Iterator[str]:
 def ways(rows: list[Row]) -> dict[str, list[Row]]:
     """Rows of single attacks, asked directly and under the fourteen."""
     # Rows that count others again, and the attack that is in no mean.
-    left_out = ("direct", "under attack", "under attacks of other families", "prefill", "answer_prefill")
+    summed = ("direct", "under attack", "under attacks of other families", "prefill", "answer_prefill")
     return {
         "direct": [row for row in rows if row["attack"] == "direct"],
-        "under attack": [row for row in rows if row["attack"] not in left_out],
+        "under attack": [row for row in rows if row["attack"] not in summed],
     }
 
 
