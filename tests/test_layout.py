@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 # Loaded only by whoever has decided to run weights.
 TRAINERS = ("base", "loop", "watch", "forward", "fused", "packing", "sft", "circuit_breaker", "dpo", "lat", "r2d2")
 WEIGHTS = {
-    "models/hf.py", "models/decode.py", "models/embed.py", "models/packed.py", "models/pages.py",
+    "models/hf.py", "models/decode.py", "models/embed.py", "models/packed.py", "models/pages.py", "models/precision.py",
     "optim/latent.py", "optim/suffix.py", "optim/gcg.py", "optim/random_search.py", "optim/latent_reply.py",
     "optim/states.py",
     *(f"train/{name}.py" for name in TRAINERS),

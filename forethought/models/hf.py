@@ -33,6 +33,7 @@ from forethought.models.heap import keep_pages
 from forethought.models.hub import OUT_OF_REACH, is_out_of_reach
 from forethought.models.packed import pack_linears
 from forethought.models.pages import ATTENTION, plain_attention, window
+from forethought.models.precision import computed_in
 from forethought.records import Found, Reply, Sampling, digest
 from forethought.run import hash_file
 
@@ -210,10 +211,11 @@ def load_hf(
     source: str, *, adapter: Path | None = None, system: str | None = None, dtype: str = "float32", think: bool = False
 ) -> HFModel:
     """Load from a directory or the hub (`ID@REVISION`); an adapter is merged into the weights. With `think` its template opens the thought.
+    It computes in `dtype` where this machine can (`precision`).
 
     Raises ForethoughtError where the model is not there, or has no chat template.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", computed_in(dtype)
     tokenizer, model = load_weights(source, dtype)
     if not tokenizer.chat_template:
         raise ForethoughtError(f"the tokenizer of '{source}' has no chat template. Use an instruction-tuned model.")

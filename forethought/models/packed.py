@@ -13,6 +13,8 @@ from functools import partial
 import torch
 from torch.nn.functional import linear
 
+from forethought.models.precision import has_bfloat16
+
 # The layout costs the memory of the weights a second time, so big models keep theirs.
 MOST_BYTES = 4 * 2**30
 ROWS = 64
@@ -26,7 +28,8 @@ def pack_linears(model: torch.nn.Module, most: int) -> int:
     layers = [m for m in model.modules() if type(m) is torch.nn.Linear]
     weights = {m.weight.data_ptr(): m.weight for m in layers}
     fits = sum(w.numel() * w.element_size() for w in weights.values()) <= MOST_BYTES
-    known = all(w.device.type == "cpu" and w.dtype in (torch.float32, torch.bfloat16) for w in weights.values())
+    able = {torch.float32, torch.bfloat16} if has_bfloat16() else {torch.float32}
+    known = all(w.device.type == "cpu" and w.dtype in able for w in weights.values())
     if not (layers and fits and known and torch._C._has_mkldnn):
         return most
     packed = {

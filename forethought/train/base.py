@@ -16,6 +16,7 @@ from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import locate_weights
 from forethought.models.hf import from_source, load_tokenizer, load_weights
+from forethought.models.precision import computed_in
 from forethought.records import Example
 from forethought.run import Run
 from forethought.train.launch import is_first
@@ -90,9 +91,9 @@ def encode_each(
 
 
 def load_trained(base: Base, config: TrainConfig) -> Any:
-    """The weights. Where all are trained they are float32, and `dtype` is what is computed in."""
+    """The weights. Where all are trained they are float32, and `dtype` is what is computed in, where this machine can (`precision`)."""
     whole = config.lora_rank == 0 and base.adapter is None
-    return load_weights(base.source, "float32" if whole else config.dtype)[1]
+    return load_weights(base.source, "float32" if whole else computed_in(config.dtype))[1]
 
 
 def with_adapter(model: Any, base: Base, config: TrainConfig, seed: int, layers: int | None = None) -> Any:

@@ -22,6 +22,7 @@ from forethought.chat import Encoded
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models.hf import quiet
+from forethought.models.precision import INSTEAD, computed_in
 from forethought.run import Run, explain_disk
 from forethought.train.base import REFERENCE, Base, load_trained, with_adapter
 from forethought.train.forward import IGNORED, nats_a_token
@@ -59,6 +60,8 @@ def make_trainer(
         and is_first()
     ):
         run.log("this CPU has matrix units for bfloat16: dtype=bfloat16 trains about twice as fast")
+    if computed_in(config.dtype) != config.dtype and is_first():
+        run.log(INSTEAD)
     if not sharded():  # A fused layer reads its parts' weights, which are elsewhere then.
         fuse_adapters(model)
         fuse_norms(model)
@@ -91,7 +94,7 @@ def make_arguments(elements: int, width: int, config: TrainConfig, out: Path, se
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(config.warmup * steps),
         weight_decay=config.weight_decay,
-        bf16=config.dtype == "bfloat16" and (on_gpu or config.lora_rank == 0),
+        bf16=computed_in(config.dtype) == "bfloat16" and (on_gpu or config.lora_rank == 0),
         use_cpu=not on_gpu,
         remove_unused_columns=False,
         logging_steps=1,

@@ -134,6 +134,8 @@ def describe(
     model: str, config: TrainConfig, rows: int, processes: int = 1, examples: Sequence[Example] = ()
 ) -> list[str]:
     """The plan in lines. `rows` are those of the data, or at most; with the `examples` memory is that of the longest of them."""
+    from forethought.models.precision import computed_in
+
     method = parse_spec(config.method)[0]
     if method == "prompt":
         return ["no training: the base model is deployed with a system prompt"]
@@ -162,6 +164,9 @@ def describe(
         if longest
         else f"  if rows were as long as max_length, {config.max_length} tokens: how long they are is not known yet",
     ]
+    if (dtype := computed_in(config.dtype)) != config.dtype:
+        here = memory(shape, config.model_copy(update={"dtype": dtype}), processes, longest)
+        lines.append(f"  on this machine, in {dtype}: {_amount(sum(here.values()))}")
     if processes > 1:
         fixed = (parts["weights"] + parts["optimizer"]) / processes
         lines.append(
