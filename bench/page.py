@@ -18,7 +18,7 @@ in a process of its own. Rates above 1x are in our favour. The code is `bench/`;
 
 
 def main() -> None:
-    sections = {"server": server, "synth": synth, "decode": decode, "train": train}
+    sections = {"server": server, "synth": synth, "decode": decode, "system": system, "train": train}
     found = {n: json.loads(p.read_text(encoding="utf-8")) for n in sections if (p := RESULTS / f"{n}.json").exists()}
     found = {name: result for name, result in found.items() if not result["quick"]}
     if not found:
@@ -101,6 +101,20 @@ def decode(r: dict[str, Any]) -> str:
     return (
         f"## Decoding\n\n{r['asks']} asks of mixed lengths ({own['prompt_tokens']} prompt tokens; limits of 8 to 256 tokens), "
         "SmolLM2-135M, float32, greedy:\n\n"
+        + table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
+    )
+
+
+def system(r: dict[str, Any]) -> str:
+    own = r["ours"]
+    contenders = {"ours, without the system prompt": r["without"]}
+    contenders |= {f"`generate`, static, sorted, {n} rows (a quarter of the asks)": v for n, v in r["static"].items()}
+    rows = [["ours", own["tokens"], own["seconds"], own["rate"], "", own["peak_mib"]]]
+    for name, v in contenders.items():
+        rows.append([name, v["tokens"], v["seconds"], v["rate"], times(own["rate"], v["rate"]), v["peak_mib"]])
+    return (
+        f"## Decoding under a long system prompt\n\n{r['asks']} asks under a system prompt of {r['words']} words (that of the method "
+        "`prompt`), limits of 16 to 64 tokens, SmolLM2-135M, float32, greedy:\n\n"
         + table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
     )
 

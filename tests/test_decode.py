@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from forethought.chat import encode_prompt
 from forethought.flow import Ask, Choose, Flow, Job, Logprobs, run_flows
+from forethought.models import pages
 from forethought.models.decode import POSITIONS, Decoder, Row, branches, pick
 from forethought.models.hf import HFModel, load_hf
 from forethought.models.packed import pack_linears
@@ -113,6 +115,79 @@ def test_a_prompt_sampled_often_is_read_once(tiny: Path, monkeypatch: pytest.Mon
     fresh = load_hf(str(tiny))
     answers(fresh, [f"sample {n}" for n in range(4)])
     assert sum(read) == 2 * once
+
+
+HEADED = [
+    "short 2",
+    "short 5",
+    "short 6",
+    "sample 1",
+    "sample 2",
+    "shots 2",
+    "choice 40",
+    "two choices",
+    "choice shots",
+]
+
+
+def headed(tiny: Path) -> HFModel:
+    """With a system prompt of several pages and a bit."""
+    return load_hf(str(tiny), system="be kind and brief, " * 40)
+
+
+@pytest.mark.parametrize("grain", [8, 64])
+def test_under_a_long_system_prompt_too(tiny: Path, grain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grain 64 is that of machines whose products sum differently for different numbers of rows."""
+    monkeypatch.setattr(pages, "_steady", lambda *shape: grain)
+    crowd = answers(headed(tiny), HEADED)
+    model = headed(tiny)
+    assert answers(model, HEADED[::-1]) == crowd
+    for name in HEADED:
+        assert answers(headed(tiny), [name]) == answers(model, [name]) == {name: crowd[name]}, name
+    narrow = headed(tiny)
+    narrow._decoders[0] = Decoder(narrow.model, narrow.stops, 3, 1000, 8)
+    assert answers(narrow, HEADED) == crowd
+
+
+def test_a_long_system_prompt_is_held_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = headed(tiny), []
+    forward = Decoder._forward
+
+    def watched(self: Decoder, decoding: list[Row], pieces: list[tuple[Row, object]]) -> torch.Tensor:
+        logits = forward(self, decoding, pieces)  # type: ignore[arg-type]
+        lists = [row.pages for row in self.rows if row.pages]
+        held.append((len(lists), sum(map(len, lists)) - len({page for pages in lists for page in pages})))
+        assert not set(self._free) & {page for pages in lists for page in pages}
+        assert all(self._users[page] == sum(page in pages for pages in lists) for pages in lists for page in pages)
+        return logits
+
+    monkeypatch.setattr(Decoder, "_forward", watched)
+    answers(model, HEADED)
+    whole = len(encode_prompt(model.tokenizer, model.system or "")) // PAGE
+    assert whole > 1
+    rows, shared = max(held)
+    assert (
+        rows > 3 and shared >= (rows - 3) * whole
+    )  # Two more heads: that of the demonstrations, and a row that still waits.
+    assert not any(model._decoders[0]._users.values())
+
+
+def test_under_a_long_system_prompt_greedy_is_that_of_generate(tiny: Path) -> None:
+    model, plain = headed(tiny), AutoModelForCausalLM.from_pretrained(tiny)
+    for name in ("short 2", "short 6"):
+        question = QUESTIONS[name]
+        assert isinstance(question, Ask)
+        ids = torch.tensor([encode_prompt(model.tokenizer, model.render(question))])
+        out = plain.generate(
+            ids, max_new_tokens=question.sampling.max_tokens, eos_token_id=[*model.stops], do_sample=False
+        )
+        wanted = model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        found = answers(model, ["short 1", "short 2", "short 6"])[name]
+        assert isinstance(found, Reply) and found.text == wanted
+
+
+def test_how_many_rows_keep_a_sum_in_its_order_is_tried_here() -> None:
+    assert pages._steady(3, (3, 64, PAGE), torch.float32, torch.get_num_threads()) in pages.GRAINS
 
 
 def test_packed_layers_do_as_before_where_gradients_are_recorded() -> None:

@@ -4,14 +4,14 @@ So prompts are read in the same products as replies are written, no row waits fo
 cut into pieces by its own length alone, and every sum is made in an order that does not depend on what else is in the pass (`pages.py`,
 `packed.py`). So on CPU a reply is the same to the bit whatever runs beside it (tests say so), and a resumed run repeats an
 uninterrupted one. What rows begin with alike (a system prompt, demonstrations, or all of it where a prompt is sampled many times) is
-read once and copied.
+read once; the whole pages of a system prompt or of demonstrations are shared, the rest is copied.
 """
 
 from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -89,6 +89,11 @@ class Row:
         """Columns that the row may come to use."""
         return len(self.ids) + (sum(map(len, self.options)) if self.options else self.sampling.max_tokens)
 
+    @property
+    def whole(self) -> int:
+        """Whole pages of the head: its first ones, which rows of the same head share."""
+        return self.head // PAGE
+
     def shares(self, other: Row) -> int:
         """How many columns both fill in the same pieces, so with the same numbers."""
         if self.head != other.head:
@@ -145,6 +150,7 @@ class Decoder:
         self.queue: list[Row] = []
         self.rows: list[Row] = []
         self._free: list[int] = []
+        self._users: Counter[int] = Counter()
         self._prompts: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
         self._layers = [PagedLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
@@ -180,8 +186,7 @@ class Decoder:
             if row.options or row.sampling.temperature > 0:
                 self._keep(row, len(row.ids) - 1)
             self.rows.remove(row)
-            for page in row.pages:
-                heapq.heappush(self._free, page)
+            self._leave(row)
         if not self.busy and self._layers[0].size > KEPT:
             self._free.clear()
             for layer in self._layers:
@@ -192,7 +197,7 @@ class Decoder:
         """Rows from the queue, as long as all fits."""
         while self.queue and len(self.rows) < self.most:
             row = self.queue[0]
-            if self.rows and sum(_pages(r.need) for r in (*self.rows, row)) * PAGE > self.columns:
+            if self.rows and _held([*self.rows, row]) * PAGE > self.columns:
                 return
             self.queue.pop(0)
             known = next(
@@ -200,7 +205,8 @@ class Decoder:
             )
             source = max(self.rows, key=row.shares, default=None)
             shared = row.shares(source) if source else 0
-            if source is not None and shared > len(known):
+            # The whole pages of a head that another row has, or is about to read, are not held twice: `_held` counts on it.
+            if source is not None and shared and (row.whole or shared > len(known)):
                 self._share(row, source, shared)
             elif known:
                 self._prompts.move_to_end(tuple(known))
@@ -223,17 +229,27 @@ class Decoder:
                 for layer in self._layers:
                     layer.size = grown
             row.pages.append(heapq.heappop(self._free))
+            self._users[row.pages[-1]] = 1
         return row.pages
 
+    def _leave(self, row: Row) -> None:
+        """Its pages are free where nobody shares them."""
+        for page in row.pages:
+            self._users[page] -= 1
+            if not self._users[page]:
+                heapq.heappush(self._free, page)
+
     def _share(self, row: Row, source: Row, columns: int) -> None:
-        """Take over columns of another row, now or as soon as it has them."""
+        """Take over columns of another row, now or as soon as it has them: the whole pages of a head as they lie, a copy of the rest."""
         if source.filled < columns:
             row.source = source
-        else:
-            pages = self._take(row, columns)
+            return
+        row.pages = source.pages[: row.whole]
+        self._users.update(row.pages)
+        if own := self._take(row, columns)[row.whole :]:
             for layer in self._layers:
-                layer.write(pages, *layer.read(source.pages[: len(pages)]))
-            row.source, row.filled = None, columns
+                layer.write(own, *layer.read(source.pages[row.whole : _pages(columns)]))
+        row.source, row.filled = None, columns
 
     def _keep(self, row: Row, columns: int) -> None:
         """Copy what was read of a row's first columns, for rows that begin alike."""
@@ -246,11 +262,13 @@ class Decoder:
 
     def _close_gaps(self) -> None:
         """With nothing left to fill them, free pages below the highest that is used take over its content, so that a pass reads fewer."""
-        used = sorted(((page, row, i) for row in self.rows for i, page in enumerate(row.pages)), key=lambda x: -x[0])
+        own = ((page, row, i) for row in self.rows for i, page in enumerate(row.pages) if i >= row.whole)
+        used = sorted(own, key=lambda x: -x[0])
         for page, row, i in used:
             if not self._free or self._free[0] > page:
                 return
             row.pages[i] = heapq.heapreplace(self._free, page)
+            self._users[row.pages[i]], self._users[page] = 1, 0
             for layer in self._layers:
                 layer.write([row.pages[i]], *layer.read([page]))
 
@@ -289,17 +307,24 @@ class Decoder:
     def _plan(self, decoding: list[Row], pages: list[int], columns: list[int], spans: list[Span]) -> Plan:
         device, n = self.model.device, len(decoding)
         top = max((max(row.pages) for row in decoding), default=-1) + 1
-        most = max((len(row.pages) for row in decoding), default=0)
+        own = [row.pages[row.whole :] for row in decoding]
+        most = max(map(len, own), default=0)
         owner, seen = [n] * top, [PAGE] * top
+        alike: dict[tuple[int, ...], list[int]] = {}
         for i, row in enumerate(decoding):
-            for j, page in enumerate(row.pages):
+            for j, page in enumerate(own[i], row.whole):
                 owner[page], seen[page] = i, columns[i] + 1 - j * PAGE
-        table = [row.pages + [top] * (most - len(row.pages)) for row in decoding]
+            if row.whole:
+                alike.setdefault(tuple(row.pages[: row.whole]), []).append(i)
+        table = [pages + [top] * (most - len(pages)) for pages in own]
         nth = []
         for j in range(most):
-            rows = [i for i, row in enumerate(decoding) if j < len(row.pages)]
+            rows = [i for i, pages in enumerate(own) if j < len(pages)]
             index = torch.tensor([rows, [table[i][j] for i in rows]], device=device)
             nth.append((index[0], index[1]))
+        heads = [
+            (torch.tensor(rows, device=device), torch.tensor(pages, device=device)) for pages, rows in alike.items()
+        ]
         hidden = torch.arange(PAGE, device=device)[None] >= torch.tensor(seen, device=device)[:, None]
         return Plan(
             pages=torch.tensor(pages, device=device),
@@ -309,6 +334,7 @@ class Decoder:
             hidden=hidden[:, None, None],
             table=torch.tensor(table, dtype=torch.long, device=device).view(n, most),
             nth=nth,
+            heads=heads,
             spans=spans,
         )
 
@@ -347,6 +373,12 @@ class Decoder:
 
 def _pages(columns: int) -> int:
     return -(-columns // PAGE)
+
+
+def _held(rows: Sequence[Row]) -> int:
+    """Pages that all rows may come to need, those of a head that several share once."""
+    heads = {tuple(row.ids[: row.head]): row.whole for row in rows if row.whole}
+    return sum(_pages(row.need) - row.whole for row in rows) + sum(heads.values())
 
 
 def greedy(logits: torch.Tensor) -> list[int]:

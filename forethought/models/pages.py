@@ -1,15 +1,17 @@
 """Keys and values in pages, and attention over them, for a forward pass over token positions of many rows at once.
 
 A row holds as many pages as its text so far needs, wherever they lie (as in vLLM, arXiv 2309.06180), so that short rows pay nothing for
-long ones. A pass holds one new token of each decoding row, and pieces of prompts. What is batched over positions (linear layers, norms)
-gives a position the same numbers whatever stands beside it; attention is computed by page and added up by row, in an order that does not
-depend on other rows.
+long ones. The whole pages of a head that rows begin with alike (a system prompt) are there once, and decoding rows read them together. A
+pass holds one new token of each decoding row, and pieces of prompts. What is batched over positions (linear layers, norms) gives a
+position the same numbers whatever stands beside it; attention is computed by page and added up by row, in an order that does not depend
+on other rows.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 ATTENTION = "forethought_pages"
 # Columns of a page.
 PAGE = 128
+# Rows that read the same pages are filled up to a multiple of the first of these that keeps a row's sums in their order.
+GRAINS = (8, 64)
 # Families whose layers do not hand on to attention what the model is called with.
 DEAF = ("nemotron",)
 
@@ -43,7 +47,8 @@ class Plan:
     """Where each position of a pass is kept (`pages`, `columns`: [used]), and what it sees. Its first `decoding` positions are one new
     token of each row. `owner` says which of them reads each page ([top]; `decoding` for none), `hidden` what of a page it does not
     see (bool [top, 1, 1, PAGE]), `table` which pages it reads (`top` where it has no more: [decoding, most]), and `nth`, for each place in
-    a row, the (rows, pages) that have one there.
+    a row, the (rows, pages) that have one there; all three leave out the pages of `heads`: (rows, pages) where each row reads each page,
+    before its own.
     """
 
     pages: torch.Tensor
@@ -53,6 +58,7 @@ class Plan:
     hidden: torch.Tensor
     table: torch.Tensor
     nth: list[tuple[torch.Tensor, torch.Tensor]]
+    heads: list[tuple[torch.Tensor, torch.Tensor]]
     spans: list[Span]
 
 
@@ -96,8 +102,7 @@ def paged_attention(
     asked = (query[0].to(key.dtype) * scale).transpose(0, 1).reshape(count, groups, heads // groups, width)
     out = torch.zeros_like(asked)
     if plan.decoding:
-        top = len(plan.owner)
-        out[: plan.decoding] = _decode(asked, key[:top], value[:top], plan)
+        out[: plan.decoding] = _decode(asked, key, value, plan)
     for span in plan.spans:
         rows = asked[span.at : span.at + span.count].permute(1, 2, 0, 3)
         said = _read(rows.reshape(1, groups, -1, width), key[span.pages], value[span.pages], span.hidden)
@@ -108,18 +113,71 @@ def paged_attention(
 def _decode(asked: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: Plan) -> torch.Tensor:
     """One token a row: asked [M, G, Q, D]; returns [decoding, G, Q, D]. Every page is multiplied once, where it lies; a row's softmax is
     put together from its pages'."""
-    n = plan.decoding
+    n, top = plan.decoding, len(plan.owner)
     nobody = asked.new_zeros(1, *asked.shape[1:])
-    scores = torch.matmul(torch.cat([asked[:n], nobody])[plan.owner], key).float().masked_fill_(plan.hidden, -math.inf)
-    most = scores.amax(-1, keepdim=True)
-    most = torch.cat([most, most.new_full((1, *most.shape[1:]), -math.inf)])[plan.table].amax(1)
+    scores = torch.matmul(torch.cat([asked[:n], nobody])[plan.owner], key[:top]).float()
+    peaks = scores.masked_fill_(plan.hidden, -math.inf).amax(-1, keepdim=True)
+    most = torch.cat([peaks, peaks.new_full((1, *peaks.shape[1:]), -math.inf)])[plan.table].amax(1)
+    shared = []
+    for rows, pages in plan.heads:
+        met = _meet(asked[rows], key[pages])
+        most[rows] = torch.maximum(most[rows], met.amax((0, -1)).unsqueeze(-1))
+        shared.append(met)
     weights = scores.sub_(torch.cat([most, most.new_zeros(1, *most.shape[1:])])[plan.owner]).exp_()
-    sums, found = weights.sum(-1, keepdim=True), torch.matmul(weights.to(value.dtype), value)
+    sums, found = weights.sum(-1, keepdim=True), torch.matmul(weights.to(value.dtype), value[:top])
     total, out = sums.new_zeros(n, *sums.shape[1:]), sums.new_zeros(n, *asked.shape[1:])
+    for (rows, pages), met in zip(plan.heads, shared, strict=True):
+        weights = met.sub_(most[rows]).exp_()
+        for part, said in zip(weights.sum(-1, keepdim=True), _gather(weights, value[pages]), strict=True):
+            total[rows] += part
+            out[rows] += said
     for rows, pages in plan.nth:
         total[rows] += sums[pages]
         out[rows] += found[pages]
     return out.div_(total).to(asked.dtype)
+
+
+def _meet(asked: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Scores of R rows, asked [R, G, Q, D], on the same k pages, key [k, G, D, PAGE]: [k, R, G, Q, PAGE]."""
+    count, groups, each, width = asked.shape
+    rows = _filled(asked, _grain(asked, key)).transpose(0, 1).reshape(1, groups, -1, width)
+    return torch.matmul(rows, key).float().view(len(key), groups, -1, each, PAGE)[:, :, :count].transpose(1, 2)
+
+
+def _gather(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """What R rows take from the same k pages: weights [k, R, G, Q, PAGE], value [k, G, PAGE, D]; returns [k, R, G, Q, D]."""
+    pages, count, groups, each, _ = weights.shape
+    rows = _filled(weights.transpose(0, 1), _grain(weights[0], value)).permute(1, 2, 0, 3, 4)
+    found = torch.matmul(rows.reshape(pages, groups, -1, PAGE).to(value.dtype), value)
+    return found.view(pages, groups, -1, each, value.shape[-1])[:, :, :count].transpose(1, 2)
+
+
+def _filled(rows: torch.Tensor, grain: int) -> torch.Tensor:
+    """With rows of zeros up to a whole number of `grain`, so that what a row gets does not depend on how many there are."""
+    missing = -len(rows) % grain
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
+
+
+def _grain(rows: torch.Tensor, kept: torch.Tensor) -> int:
+    """For rows [R, G, Q, *] by pages [k, G, *, *]. On GPUs no order is promised, so the least."""
+    if rows.device.type != "cpu":
+        return GRAINS[0]
+    return _steady(rows.shape[2], tuple(kept.shape[1:]), kept.dtype, torch.get_num_threads())
+
+
+@cache
+def _steady(each: int, shape: tuple[int, int, int], dtype: torch.dtype, threads: int) -> int:
+    """The grain, tried on this machine: the first and the last of so many rows against all that decode at once."""
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.randn(3, *shape, generator=generator).to(dtype)
+    rows = torch.randn(1, shape[0], GRAINS[-1] * each, shape[1], generator=generator).to(dtype)
+    whole = torch.matmul(rows, kept)
+    for grain in GRAINS[:-1]:
+        counts = [n * each for n in range(grain, GRAINS[-1], grain)]
+        ends = (end for n in counts for end in (slice(n), slice(-n, None)))
+        if all(torch.equal(torch.matmul(rows[:, :, end].contiguous(), kept), whole[:, :, end]) for end in ends):
+            return grain
+    return GRAINS[-1]
 
 
 def _read(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
