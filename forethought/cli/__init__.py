@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -57,7 +58,11 @@ app.add_typer(styles.styles_app, name="styles")
 
 
 def main() -> None:
-    """Run the command line. A user's mistake prints one line and no traceback; exit code 1, or 130 for Ctrl-C."""
+    """Run the command line. A user's mistake prints one line and no traceback; exit code 1, or 130 for Ctrl-C.
+
+    SIGTERM, with which batch systems and containers end a job, is a Ctrl-C too.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A `module:function` of the working directory is found, as with python -m.
     sys.path.append("")
     try:
