@@ -38,7 +38,7 @@ lint: $(VENV)/installed-dev
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
-# A worker a core, of one thread each: most tests wait for one core.
+# A worker a core, of one thread each: most tests use one.
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 

@@ -7,31 +7,14 @@ import time
 from typing import Any
 
 from bench.common import alone, best_matmul_rate, save
-from bench.load import encode, mixed
+from bench.load import answer, encode, mixed
 from bench.static import in_batches, load_plain
 
 
 def ours(n: int, dtype: str = "float32") -> dict[str, Any]:
-    from forethought.flow import Ask, Flow, Job, run_flows
     from forethought.models import load_model
-    from forethought.records import Reply
 
-    model, items = load_model("smollm2", dtype=dtype), mixed(n)
-
-    def flow(i: int) -> Flow[Reply]:
-        reply = yield Ask("target", items[i].messages, sampling=items[i].sampling)
-        assert isinstance(reply, Reply)
-        return reply
-
-    started = time.perf_counter()
-    done = [d.value for d in run_flows([Job(str(i), lambda i=i: flow(i)) for i in range(n)], {"target": model})]
-    seconds = time.perf_counter() - started
-    assert all(done)
-    tokens = sum(r.completion_tokens for r in done if r)
-    return {
-        "tokens": tokens, "prompt_tokens": sum(r.prompt_tokens for r in done if r), "seconds": round(seconds, 2),
-        "rate": round(tokens / seconds, 1),
-    }  # fmt: skip
+    return answer(load_model("smollm2", dtype=dtype), mixed(n))
 
 
 def static(n: int, size: int, sort: bool) -> dict[str, Any]:

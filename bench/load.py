@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,28 @@ def mixed(n: int) -> list[Item]:
             text = f"Here are some notes of mine: {notes}\n\nNow to my question, number {i}. {text}"
         items.append(Item(user(text), rng.choice(LIMITS)))
     return items
+
+
+def answer(model: Any, items: list[Item]) -> dict[str, Any]:
+    """Ours: every item asked of a loaded model, at once; tokens, seconds and the rate."""
+    from forethought.flow import Ask, Flow, Job, run_flows
+    from forethought.records import Reply
+
+    def flow(i: int) -> Flow[Reply]:
+        reply = yield Ask("target", items[i].messages, sampling=items[i].sampling)
+        assert isinstance(reply, Reply)
+        return reply
+
+    jobs = [Job(str(i), lambda i=i: flow(i)) for i in range(len(items))]
+    started = time.perf_counter()
+    done = [d.value for d in run_flows(jobs, {"target": model})]
+    seconds = time.perf_counter() - started
+    assert all(done)
+    tokens = sum(r.completion_tokens for r in done if r)
+    return {
+        "tokens": tokens, "prompt_tokens": sum(r.prompt_tokens for r in done if r), "seconds": round(seconds, 2),
+        "rate": round(tokens / seconds, 1),
+    }  # fmt: skip
 
 
 def encode(tokenizer: Any, items: list[Item]) -> list[list[int]]:

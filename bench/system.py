@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from bench.common import alone, save
+from bench.load import Item, answer, encode
 from bench.static import in_batches, load_plain
 
 LIMITS = (16, 32, 64)
 
 
-def _texts(n: int) -> list[str]:
+def _items(n: int) -> list[Item]:
     from forethought.config import DataConfig
     from forethought.data import load_prompts
+    from forethought.records import user
 
-    return [p.text for p in load_prompts(DataConfig(split="train"))][:n]
+    texts = [p.text for p in load_prompts(DataConfig(split="train"))][:n]
+    return [Item(user(text), LIMITS[i % len(LIMITS)]) for i, text in enumerate(texts)]
 
 
 def _system() -> str:
@@ -27,33 +29,18 @@ def _system() -> str:
 
 
 def ours(n: int, system: bool) -> dict[str, Any]:
-    from forethought.flow import Ask, Flow, Job, run_flows
     from forethought.models import load_model
-    from forethought.records import Reply, Sampling, user
 
-    model, texts = load_model("smollm2", system=_system() if system else None), _texts(n)
-
-    def flow(i: int) -> Flow[Reply]:
-        reply = yield Ask("target", user(texts[i]), sampling=Sampling(max_tokens=LIMITS[i % len(LIMITS)]))
-        assert isinstance(reply, Reply)
-        return reply
-
-    started = time.perf_counter()
-    done = [d.value for d in run_flows([Job(str(i), lambda i=i: flow(i)) for i in range(n)], {"target": model})]
-    seconds = time.perf_counter() - started
-    assert all(done)
-    tokens = sum(r.completion_tokens for r in done if r)
-    return {"tokens": tokens, "seconds": round(seconds, 2), "rate": round(tokens / seconds, 1)}
+    return answer(load_model("smollm2", system=_system() if system else None), _items(n))
 
 
 def static(n: int, size: int) -> dict[str, Any]:
     """Sorted by limit, then length."""
-    from forethought.chat import encode_prompt, render_prompt, with_system
-    from forethought.records import user
+    from forethought.chat import with_system
 
     tokenizer, model, stops = load_plain()
-    rendered = [render_prompt(tokenizer, with_system(user(text), _system())) for text in _texts(n)]
-    rows = [(encode_prompt(tokenizer, text), LIMITS[i % len(LIMITS)]) for i, text in enumerate(rendered)]
+    items = [Item(with_system(item.messages, _system()), item.max_tokens) for item in _items(n)]
+    rows = list(zip(encode(tokenizer, items), (i.max_tokens for i in items), strict=True))
     return in_batches(model, stops, sorted(rows, key=lambda r: (-r[1], -len(r[0]))), size)
 
 

@@ -188,6 +188,15 @@ def test_under_a_long_system_prompt_greedy_is_that_of_generate(tiny: Path) -> No
 
 def test_how_many_rows_keep_a_sum_in_its_order_is_tried_here() -> None:
     assert pages._steady(3, (3, 64, PAGE), torch.float32, torch.get_num_threads()) in pages.GRAINS
+    generator = torch.Generator().manual_seed(1)
+    asked, key, weights, value = (
+        torch.randn(shape, generator=generator) for shape in ((21, 3, 3, 64), (4, 3, 64, PAGE), (4, 21, 3, 3, PAGE), (4, 3, PAGE, 64))
+    )  # fmt: skip
+    scores, found = pages._meet(asked, key), pages._gather(weights, value)
+    assert torch.allclose(scores, torch.einsum("rgqd,kgdp->krgqp", asked, key), atol=1e-4)
+    for n in (1, 7, 9, 20):
+        assert torch.equal(pages._meet(asked[:n], key), scores[:, :n])
+        assert torch.equal(pages._gather(weights[:, :n], value), found[:, :n])
 
 
 def test_packed_layers_do_as_before_where_gradients_are_recorded() -> None:

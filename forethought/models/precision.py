@@ -7,9 +7,7 @@ from functools import cache
 
 import torch
 
-INSTEAD = (
-    "this CPU has no kernels for bfloat16, so float32 is computed in: faster here, and more exact, but twice the memory"
-)
+INSTEAD = "this CPU has no kernels for bfloat16, so float32 is computed in, with weights of twice the size"
 
 
 @cache
