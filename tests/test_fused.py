@@ -15,6 +15,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama import modeling_llama
 
 from forethought.chat import Encoded
+from forethought.train.forward import logprobs_of, trained_columns
 from forethought.train.fused import fuse_adapters, fuse_norms, fused_rotary, token_losses
 from forethought.train.loop import collate
 from forethought.train.packing import allow_packing, pack
@@ -146,6 +147,40 @@ def test_packed_rows_read_as_if_alone(tiny: Path) -> None:
     assert torch.equal(other[4:], logits[4:])
     assert not torch.equal(other[:4], logits[:4])
     assert torch.allclose(model(torch.tensor([rows[0].ids])).logits[0], alone[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "head"),
+    [
+        (([5, 9, 2, 7, 3, 8], [5, 9, 2, 4], [5, 9, 2, 7, 3, 1, 1]), 2),
+        (([5, 9, 2, 7, 3, 8], [6, 9, 2, 7, 3, 8]), 0),
+        (([5, 9, 2, 7, 3, 8], [5, 9, 2, 7, 3, 8]), 3),  # Alike to the end: the fifth token is trained.
+        (([5, 9, 2, 7, 3, 8],), 0),
+    ],
+)
+def test_what_rows_begin_with_is_read_once(tiny: Path, rows: tuple[list[int], ...], head: int) -> None:
+    """Losses of the trained tokens, and the gradient of every weight, are those of the rows one by one."""
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    encoded = [
+        Encoded(tuple(r), tuple([0.0] * min(4, len(r) - 1) + [1.0] * (len(r) - min(4, len(r) - 1))), 0) for r in rows
+    ]
+
+    def losses(batch: dict[str, Any]) -> torch.Tensor:
+        columns, targets = trained_columns(batch["labels"])
+        where = {k: batch[k] for k in ("position_ids", "row_lengths", "head_length") if k in batch}
+        logits = model(input_ids=batch["input_ids"], logits_to_keep=columns, use_cache=False, **where).logits
+        return -logprobs_of(logits, targets).sum()
+
+    alone = torch.stack([losses(collate([(row,)])) for row in encoded]).sum()
+    wanted = torch.autograd.grad(alone, list(model.parameters()))
+    assert allow_packing(model, 7)
+    batch = pack(collate([(row,) for row in encoded]))
+    assert batch["head_length"] == head
+    assert batch["input_ids"].shape[1] == head + sum(len(r) - head for r in rows)
+    together = losses(batch)
+    assert together.item() == pytest.approx(alone.item(), rel=1e-5)
+    for found, grad in zip(torch.autograd.grad(together, list(model.parameters())), wanted, strict=True):
+        assert torch.allclose(found, grad, atol=1e-5)
 
 
 def test_rows_beyond_a_window_are_not_packed() -> None:

@@ -101,7 +101,7 @@ class TrainedOnly(Learner):
         """Weighted sum of the token losses over the number of trained tokens of the whole accumulated batch."""
         batch = pack(inputs) if self.packs else inputs
         columns, targets = trained_columns(batch["labels"])
-        where = {name: batch[name] for name in ("position_ids", "row_lengths") if name in batch}
+        where = {name: batch[name] for name in ("position_ids", "row_lengths", "head_length") if name in batch}
         # Padding is on the right, so causal attention alone keeps it from every trained token: no mask is needed.
         outputs = model(input_ids=batch["input_ids"], logits_to_keep=columns, use_cache=False, **where)
         count = num_items_in_batch
