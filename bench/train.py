@@ -42,10 +42,14 @@ def examples(n: int) -> list[Any]:
     return rows
 
 
-def ours(n: int, batch: int, lora: bool, dtype: str = "float32") -> dict[str, Any]:
+def ours(n: int, batch: int, lora: bool, dtype: str = "float32", once: bool = True) -> dict[str, Any]:
+    """`once`: what the rows of a step begin with alike is read once, as it is outside this benchmark."""
     from forethought.config import TrainConfig
     from forethought.run import open_run
-    from forethought.train import sft
+    from forethought.train import packing, sft
+
+    if not once:
+        packing._alike = lambda inputs: 0
 
     config = TrainConfig.model_validate(
         {
@@ -140,6 +144,7 @@ def main(quick: bool) -> None:
     for name, lora in (("LoRA", True), ("full", False)):
         contenders: dict[str, Any] = {
             "ours": alone(ours, n, batch, lora),
+            "ours, each row reads its system prompt": alone(ours, n, batch, lora, "float32", False),
             **({"ours, bfloat16 base": alone(ours, n, batch, lora, "bfloat16")} if lora else {}),
             "TRL tuned": alone(trl, n, batch, lora, True),
             "TRL defaults": alone(trl, n, batch, lora, False),
