@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from forethought.capability import load_task
 from forethought.config import Experiment, JudgeConfig, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError, nearest
+from forethought.jobs import Part, Say, work_off
 from forethought.judges import JUDGES
 from forethought.models import check_spec
 from forethought.policy import Policy, load_policy
@@ -40,25 +42,52 @@ from forethought.train import METHODS
 from forethought.train.plan import command, describe, shown
 
 
-def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None], overwrite: bool = False) -> Path:
-    """The whole pipeline of an experiment file under `root/NAME`; finished stages are skipped. Returns the report's path."""
+def run_experiment(experiment: Experiment, root: Path, say: Say, overwrite: bool = False, jobs: int = 1) -> Path:
+    """The whole pipeline of an experiment file under `root/NAME`, `jobs` parts of it at once; finished stages are skipped. Returns the
+    report's path."""
     home, seed = root / experiment.name, experiment.seed
     policy = load_policy(experiment.policy)
     data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
     _check_plan(experiment, data, policy)
+    if experiment.launch is not None and jobs > 1:
+        raise ForethoughtError("'launch' gives each training all processes that there are. Leave --jobs out.")
     for line in _aimed(experiment):
         say(line)
-    evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
-    for name, s in experiment.synth.items():
-        say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
-        base = ModelConfig(name=experiment.model, dtype=s.dtype)
-        roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype) for r, n in _roles(s).items()}
-        made = synth(
-            home / "synth" / name, s.method, data[s.prompts], policy, base, **roles,
-            evaluation=evaluation, leaks=experiment.leaks, budget=s.budget, seed=seed, overwrite=overwrite,
-        )  # fmt: skip
-        say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
+    made = work_off(_parts(experiment), partial(_make, experiment, home, data, policy, overwrite), jobs, say)
+    measured = {name: made["attack", name] for name in experiment.targets}
+    return write_report(home / "report.html", measured, title=experiment.name, about=experiment.about)
+
+
+def _parts(experiment: Experiment) -> dict[Part, list[Part]]:
+    """What an experiment is made of, and what each part is made from, in the order in which one process makes them."""
+    parts: dict[Part, list[Part]] = {("synth", name): [] for name in experiment.synth}
+    trained = {name: ("train", name) for name in experiment.train}
     for name, t in experiment.train.items():
+        sources = [("synth", s) for s in (*filter(None, [t.data]), *t.match)]
+        parts["train", name] = sources + [trained[m] for m in (t.init,) if m in trained]
+    for name, target in experiment.targets.items():
+        models = (target.name, experiment.attack.attacker, experiment.attack.helper)
+        parts["attack", name] = [trained[m] for m in models if m in trained]
+    return parts
+
+
+def _make(
+    experiment: Experiment,
+    home: Path,
+    data: dict[str, list[Prompt]],
+    policy: Policy,
+    overwrite: bool,
+    part: Part,
+    say: Say,
+) -> list[Path]:
+    """One part: a synthesis, a training, or a target with all that is measured on it, which is what has runs for the report."""
+    kind, name = part
+    if kind == "attack":
+        return measure_target(experiment, home, name, data[experiment.attack.prompts], say, overwrite=overwrite)
+    if kind == "synth":
+        _synth(experiment, name, home, data, policy, say, overwrite)
+    else:
+        t = experiment.train[name]
         say(f"train {name}: {t.method}{f' on {t.data}' if t.data else ''}")
         done = _train(experiment, name, home, overwrite)
         found = done.info["metrics"]
@@ -68,11 +97,28 @@ def run_experiment(experiment: Experiment, root: Path, say: Callable[[str], None
             if v is not None
         ]
         say(f"  {', '.join([*parts, ''])}{found['steps']} steps -> {done.path}")
-    prompts = data[experiment.attack.prompts]
-    measured = {
-        name: measure_target(experiment, home, name, prompts, say, overwrite=overwrite) for name in experiment.targets
-    }
-    return write_report(home / "report.html", measured, title=experiment.name, about=experiment.about)
+    return []
+
+
+def _synth(
+    experiment: Experiment,
+    name: str,
+    home: Path,
+    data: dict[str, list[Prompt]],
+    policy: Policy,
+    say: Say,
+    overwrite: bool,
+) -> None:
+    s, seed = experiment.synth[name], experiment.seed
+    say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
+    evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
+    base = ModelConfig(name=experiment.model, dtype=s.dtype)
+    roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype) for r, n in _roles(s).items()}
+    made = synth(
+        home / "synth" / name, s.method, data[s.prompts], policy, base, **roles,
+        evaluation=evaluation, leaks=experiment.leaks, budget=s.budget, seed=seed, overwrite=overwrite,
+    )  # fmt: skip
+    say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
 
 
 def measure_target(
@@ -80,7 +126,7 @@ def measure_target(
     home: Path,
     name: str,
     prompts: list[Prompt],
-    say: Callable[[str], None],
+    say: Say,
     *,
     overwrite: bool = False,
 ) -> list[Path]:
@@ -121,9 +167,7 @@ def measure_target(
     return [spoken.path, *runs]
 
 
-def _analyzed(
-    experiment: Experiment, home: Path, name: str, tried: Run, say: Callable[[str], None], overwrite: bool
-) -> list[Path]:
+def _analyzed(experiment: Experiment, home: Path, name: str, tried: Run, say: Say, overwrite: bool) -> list[Path]:
     """The analyses of a target that the experiment asks for and its attempts allow."""
     asked, seed, runs = experiment.analyze, experiment.seed, []
     steps: dict[Analysis, Callable[[Path], Run]] = {}

@@ -30,19 +30,34 @@ def run(
         str,
         typer.Option(help="Only these targets, by comma, and what they are made from; the report is of them alone."),
     ] = "",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="So many syntheses, trainings and targets at once, each in a process with its share of the cores, or a GPU. "
+            "On CPU two processes of one thread get more done than one of two; each needs memory for a model.",
+        ),
+    ] = 1,
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run an experiment file from data to report. Finished stages are skipped.
 
-    Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`, or a part of it: `forethought run study --targets refusal`
+    Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`, or a part of it, two things at once:
+    `forethought run study --targets refusal,scot_think --jobs 2`
     """
-    _experiment(experiment, overrides or [], out, overwrite, dry_run, targets)
+    _experiment(experiment, overrides or [], out, overwrite, dry_run, targets, jobs)
 
 
 def _experiment(
-    name: str, overrides: list[str], out: Path, overwrite: bool, dry_run: bool = False, targets: str = ""
+    name: str,
+    overrides: list[str],
+    out: Path,
+    overwrite: bool,
+    dry_run: bool = False,
+    targets: str = "",
+    jobs: int = 1,
 ) -> None:
     from forethought.config import find_experiment, load_experiment, only
     from forethought.pipeline import plan_experiment, run_experiment
@@ -54,7 +69,7 @@ def _experiment(
     if dry_run:
         print("\n".join(plan_experiment(experiment, out)))
         return
-    page = run_experiment(experiment, out, print, overwrite)
+    page = run_experiment(experiment, out, print, overwrite, jobs)
     trained = [n for n, t in experiment.train.items() if t.method != "prompt"]
     talk = f", or talk to a model: forethought chat {out / experiment.name / 'train' / trained[-1]}" if trained else ""
     print(f"\nreport: {page}\nlook at it in a browser{talk}")
