@@ -13,7 +13,7 @@ LAYERS = [
     ["errors"], ["records"], ["registry"], ["lock"], ["run"], ["config"], ["chat"], ["flow"], ["prompts"], ["replies"], ["refusals"],
     ["policy"], ["thoughts"], ["progress"], ["models"], ["data"], ["styles"], ["optim"],
     ["synth", "train", "attacks", "judges"], ["capability"],
-    ["analysis"], ["report"], ["export"], ["talk", "stages"], ["pipeline"], ["cli"],
+    ["analysis"], ["report"], ["export"], ["talk", "stages", "jobs"], ["pipeline"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
