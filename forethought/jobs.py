@@ -47,7 +47,9 @@ def work_off(
         return {part: work(part, say) for part in parts}
     waiting, running, done, failed = dict(parts), list[Running](), dict[Part, R](), list[str]()
     shares = _shares(jobs)
-    say(f"{len(parts)} parts, {jobs} at once, each with {', '.join(f'{k}={v}' for k, v in shares[0].items())}")
+    gpus = sorted({share["CUDA_VISIBLE_DEVICES"] for share in shares if "CUDA_VISIBLE_DEVICES" in share})
+    on = f" on GPUs {', '.join(gpus)}" if gpus else ""
+    say(f"{len(parts)} parts, {jobs} at once, each with OMP_NUM_THREADS={shares[0]['OMP_NUM_THREADS']}{on}")
     try:
         while running or (waiting and not failed):
             free = [slot for slot in range(jobs) if slot not in {r.slot for r in running}]

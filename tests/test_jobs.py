@@ -43,7 +43,9 @@ def test_parts_run_beside_each_other_and_after_what_they_need(
     assert all(int(found[p]["OMP_NUM_THREADS"]) >= 1 for p in PARTS)
     assert len({found[p]["pid"] for p in PARTS}) == 4
     assert "CUDA_VISIBLE_DEVICES" not in os.environ and "OMP_NUM_THREADS" not in os.environ
-    assert {f"[made {n}] marks {n}" for n in "abcd"} <= set(capfd.readouterr().out.splitlines())
+    out = capfd.readouterr().out.splitlines()
+    assert out[0].startswith("4 parts, 2 at once, each with OMP_NUM_THREADS=") and out[0].endswith("on GPUs 0, 1")
+    assert {f"[made {n}] marks {n}" for n in "abcd"} <= set(out)
 
 
 def test_one_at_once_is_this_process_and_the_given_order(tmp_path: Path) -> None:
