@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -347,3 +348,18 @@ def test_a_cache_that_breaks_while_read_is_clear(tmp_path: Path) -> None:
     with pytest.raises(ForethoughtError, match="cannot be read"):
         cache.get("x")
     cache.close()
+
+
+def test_a_cache_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    """Going into write-ahead mode does not wait for a lock by itself."""
+    other = sqlite3.connect(tmp_path / "c", check_same_thread=False)
+    other.execute("create table t (x)")
+    other.commit()
+    other.execute("begin immediate")
+    other.execute("insert into t values (1)")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(tmp_path / "c", timeout=0).execute("pragma journal_mode=wal")
+    threading.Timer(0.3, other.commit).start()
+    cache = DiskCache(tmp_path / "c")
+    cache.put([("k", Reply(text="hello", stop="stop", prompt_tokens=1, completion_tokens=1))])
+    assert cache.get("k") is not None

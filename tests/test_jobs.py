@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,8 @@ A, B, C, D = ("made", "a"), ("made", "b"), ("made", "c"), ("made", "d")
 PARTS: dict[Part, list[Part]] = {A: [], B: [], C: [A, B], D: [C]}
 
 
-def leave_mark(folder: Path, part: Part, say: Say) -> dict[str, str]:
-    """Marks where it begins and where it ends; A and B wait for each other."""
+def leave_mark(folder: Path, ballast: bytes, part: Part, say: Say) -> dict[str, str]:
+    """Marks where it begins and where it ends; A and B wait for each other. The ballast is more than a pipe holds."""
     name = part[1]
     (folder / f"{name}-begun").touch()
     say(f"marks {name}")
@@ -37,7 +39,7 @@ def test_parts_run_beside_each_other_and_after_what_they_need(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    found = work_off(PARTS, partial(leave_mark, tmp_path), 2, print)
+    found = work_off(PARTS, partial(leave_mark, tmp_path, bytes(200_000)), 2, print)
     assert set(found) == set(PARTS)
     assert {found[p]["CUDA_VISIBLE_DEVICES"] for p in (A, B)} == {"0", "1"}
     assert all(int(found[p]["OMP_NUM_THREADS"]) >= 1 for p in PARTS)
@@ -55,17 +57,29 @@ def test_one_at_once_is_this_process_and_the_given_order(tmp_path: Path) -> None
 
 
 def fail(folder: Path, how: str, part: Part, say: Say) -> None:
+    """A fails; B goes on for a while after A has ended."""
     if part == A:
-        while not (folder / "begun").exists():
-            time.sleep(0.01)
+        (folder / "a-begun").write_text(str(os.getpid()))
         if how == "mistake":
             raise ForethoughtError("the disk is full.")
         if how == "crash":
             raise ZeroDivisionError("crashed")
         os.kill(os.getpid(), signal.SIGKILL)
-    (folder / "begun").touch()
-    time.sleep(3)  # A has ended by then.
+    while not is_over(folder / "a-begun"):
+        time.sleep(0.01)
+    time.sleep(1)
     (folder / f"{part[1]}-ended").touch()
+
+
+def is_over(pid: Path) -> bool:
+    """Whether a process that has written down its number has ended."""
+    try:
+        os.kill(int(pid.read_text()), 0)
+    except (FileNotFoundError, ValueError):
+        return False
+    except ProcessLookupError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -82,7 +96,53 @@ def test_what_runs_when_a_part_fails_is_finished_and_nothing_else_begins(
     with pytest.raises(ForethoughtError) as error:
         work_off(PARTS, partial(fail, tmp_path, how), 2, print)
     assert str(error.value).startswith(says)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["b-ended", "begun"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-begun", "b-ended"]
     out, err = capfd.readouterr()
     assert f"{says.split(':')[0]}: " in out and "What runs is finished first." in out
     assert ("[made a] ZeroDivisionError: crashed" in err) == (how == "crash")
+
+
+def wait_long(folder: Path, part: Part, say: Say) -> None:
+    (folder / f"{part[1]}-begun").write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+SCRIPT = """
+import sys
+from functools import partial
+from pathlib import Path
+from test_jobs import A, B, wait_long, work_off
+if __name__ == "__main__":
+    try:
+        work_off({A: [], B: []}, partial(wait_long, Path(sys.argv[1])), 2, print)
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
+def test_they_end_with_their_parent(tmp_path: Path, how: str) -> None:
+    """Ctrl-C reaches all of them at once, and says so once; kill -9 only the parent."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    here = Path(__file__).parent
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    parent = subprocess.Popen(
+        [sys.executable, "script.py", str(tmp_path)], cwd=tmp_path, env=env, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    pids = [tmp_path / f"{name}-begun" for name in "ab"]
+    deadline = time.monotonic() + 60
+    while not all(p.exists() and p.read_text() for p in pids):
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not any(is_over(p) for p in pids)
+    if how == "Ctrl-C":
+        os.killpg(parent.pid, signal.SIGINT)
+    else:
+        parent.kill()
+    out, err = parent.communicate(timeout=20)
+    if how == "Ctrl-C":
+        assert out.endswith("stopped\n") and not err
+    while not all(is_over(p) for p in pids):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -65,11 +66,11 @@ def _experiment(
     experiment = load_experiment(find_experiment(name), overrides)
     if targets:
         experiment = only(experiment, commas(targets))
-    print(f"{experiment.name}: {experiment.about}\n{experiment.model_dump_json(exclude_defaults=True)}")
+    print(f"{experiment.name}: {experiment.about}\n{experiment.model_dump_json(exclude_defaults=True)}", flush=True)
     if dry_run:
         print("\n".join(plan_experiment(experiment, out)))
         return
-    page = run_experiment(experiment, out, print, overwrite, jobs)
+    page = run_experiment(experiment, out, partial(print, flush=True), overwrite, jobs)
     trained = [n for n, t in experiment.train.items() if t.method != "prompt"]
     talk = f", or talk to a model: forethought chat {out / experiment.name / 'train' / trained[-1]}" if trained else ""
     print(f"\nreport: {page}\nlook at it in a browser{talk}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class DiskCache:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60)
-            self._db.execute("pragma journal_mode=wal")
+            _log_ahead(self._db)
             self._db.execute("pragma synchronous=normal")
             self._db.execute(
                 "create table if not exists replies (key text primary key, value text not null) without rowid"
@@ -61,6 +62,18 @@ class DiskCache:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Put the file into write-ahead mode. Two processes that do so to a new file at once lock each other out, whatever the timeout."""
+    for wait in (*[0.05] * 200, None):
+        try:
+            db.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or wait is None:
+                raise
+            time.sleep(wait)
 
 
 def _dump(value: Reply | Logprobs | Found) -> str:
