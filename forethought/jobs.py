@@ -1,8 +1,7 @@
 """Parts of a whole in several processes at once, each part as soon as what it is made from is there, in a process of its own.
 
-The parts of an experiment share no state but files, so running them side by side changes nothing but the time: two processes of one
-thread get more done on two cores than one of two, and where there are GPUs each process has one. As with `make -j`, what runs when a
-part fails is finished, and nothing new begins.
+The parts of an experiment share no state but files, so running them side by side changes nothing but the time. Each process has its
+share of the cores, and a GPU where there are any. As with `make -j`, what runs when a part fails is finished, and nothing new begins.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def run(
         typer.Option(
             min=1,
             help="So many syntheses, trainings and targets at once, each in a process with its share of the cores, or a GPU. "
-            "On CPU two processes of one thread get more done than one of two; each needs memory for a model.",
+            "Each needs memory for a model.",
         ),
     ] = 1,
     out: Out = Path("runs"),
