@@ -73,6 +73,13 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
         case "flaky":
             TRIES[asked] += 1
             return (503, error("busy")) if TRIES[asked] <= 2 else (200, completion({"content": "at last"}))
+        case "limited":
+            TRIES[asked] += 1
+            return (429, error("slow down")) if TRIES[asked] <= 4 else (200, completion({"content": "at last"}))
+        case "newer" if "max_tokens" in body:
+            return 400, error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        case "newer":
+            return 200, completion({"content": asked})
         case "down":
             return 503, error("away")
         case "breaks":
@@ -118,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if status == 429:
+            self.send_header("Retry-After", "0.1")
         self.end_headers()
         self.wfile.write(data)
 

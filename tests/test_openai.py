@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import HOSTILE
 
@@ -22,7 +23,7 @@ from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Flow, Job, run_flows
 from forethought.models import load_model
-from forethought.models.openai import OpenAIModel, read_reply
+from forethought.models.openai import OpenAIModel, asked_to_wait, read_reply
 from forethought.records import Attempt, Reply, Sampling, Verdict, make_prompt, user
 from forethought.run import read_jsonl
 
@@ -166,6 +167,34 @@ def test_passing_failures_are_tried_again(connect: Callable[..., OpenAIModel], s
     assert [r["status"] for r in server.requests()[before:]] == [503, 503, 200]
     with pytest.raises(ForethoughtError, match=r"after 2 tries \(HTTP 503\)"):
         ask(connect("flaky", tries=2), "try harder")
+
+
+def test_a_server_that_limits_the_rate_is_waited_for(connect: Callable[..., OpenAIModel], server: Server) -> None:
+    before, started = len(server.requests()), time.monotonic()
+    reply = ask(connect("limited", tries=2, backoff=0.0), "more tries than a server that is away gets")
+    assert isinstance(reply, Reply) and reply.text == "at last"
+    assert [r["status"] for r in server.requests()[before:]] == [429] * 4 + [200]
+    assert time.monotonic() - started > 0.4, "it waits as long as it is told"
+    with pytest.raises(ForethoughtError, match=r"let nothing through for 0 s \(HTTP 429: slow down\)"):
+        ask(connect("limited", tries=2, patience=0.0), "too often")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [({}, 0), ({"Retry-After": "7"}, 7), ({"Retry-After": "0.5"}, 0.5), ({"Retry-After": "3600"}, 120),
+     ({"Retry-After": "-1"}, 0), ({"Retry-After": "nan"}, 0), ({"Retry-After": "Fri, 27 Nov 2026 21:00:00 GMT"}, 0)],
+)  # fmt: skip
+def test_how_long_a_server_asks_to_wait(said: dict[str, str], seconds: float) -> None:
+    assert asked_to_wait(httpx.Response(429, headers=said)) == seconds
+
+
+def test_models_that_know_the_most_tokens_by_their_newer_name(
+    connect: Callable[..., OpenAIModel], server: Server
+) -> None:
+    before, model = len(server.requests()), connect("newer", concurrency=4)
+    jobs = [Job(str(i), lambda i=i: iter_ask(str(i))) for i in range(8)]
+    done = list(run_flows(jobs, {"target": model}))
+    assert all("max_completion_tokens" in d.value.text for d in done), "those in flight are asked again too"
+    assert Counter(r["status"] for r in server.requests()[before:])[400] <= 4
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import queue
 import random
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -21,11 +22,17 @@ from forethought.flow import Ask, Logprobs, Question
 from forethought.records import Message, Reply, digest
 
 RETRY = {408, 409, 425, 429, 500, 502, 503, 504}
+LIMITED = 429
+# Seconds that a server may ask for between two tries.
+LONGEST_WAIT = 120.0
+# OpenAI's newer models take this in place of `max_tokens`, which other servers know alone.
+NEWER_MOST = "max_completion_tokens"
 Outcome = Reply | AskFailed | ForethoughtError
 
 
 class OpenAIModel:
-    """A remote model. `concurrency` requests in flight; `tries` per request with exponential back-off up to 30 s."""
+    """A remote model. `concurrency` requests in flight; `tries` per request with exponential back-off up to 30 s, or as long as the server
+    asks for (`Retry-After`). Where it limits the rate, no try counts until it has let nothing through for `patience` seconds."""
 
     def __init__(
         self,
@@ -37,11 +44,14 @@ class OpenAIModel:
         tries: int = 5,
         timeout: float = 600.0,
         backoff: float = 1.0,
+        patience: float = 600.0,
     ) -> None:
         self.identity = f"openai:{model}@{url}"
         self.pinned = False
         self._model, self._url, self._system = model, url.rstrip("/"), system
         self._tries, self._backoff = tries, backoff
+        self._patience, self._heard = patience, 0.0
+        self._most = "max_tokens"
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         key = os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY")
         self._client = httpx.AsyncClient(
@@ -112,37 +122,52 @@ class OpenAIModel:
             return AskFailed(
                 "unsupported", "a chat server gives no log-probability of fixed text; use a local model for this"
             )
-        body = self._body(question, seed)
-        problem = ""
-        for attempt in range(self._tries):
-            if attempt:
-                await asyncio.sleep(min(30.0, self._backoff * 2 ** (attempt - 1)) * (0.5 + random.random()))
+        problem, pause, started = "", 0.0, time.monotonic()
+        waits = failed = 0
+        while failed < self._tries:
+            if waits:
+                own = min(30.0, self._backoff * 2 ** min(waits - 1, 8)) * (0.5 + random.random())
+                await asyncio.sleep(max(own, pause))
+            waits, pause, body = waits + 1, 0.0, self._body(question, seed)
             try:
                 response = await self._client.post(f"{self._url}/chat/completions", json=body)
             except httpx.TransportError as error:
-                problem = f"{type(error).__name__} {error}".strip()
+                problem, failed = f"{type(error).__name__} {error}".strip(), failed + 1
                 continue
-            if response.status_code in RETRY:
-                problem = f"HTTP {response.status_code}"
+            status = response.status_code
+            if status == LIMITED:
+                problem, pause = f"HTTP {status}: {_message(response)}", asked_to_wait(response)
+                failed += time.monotonic() - max(started, self._heard) > self._patience
                 continue
-            if response.status_code in (401, 403, 404):
+            if status in RETRY:
+                problem, pause, failed = f"HTTP {status}", asked_to_wait(response), failed + 1
+                continue
+            self._heard = time.monotonic()
+            if status == 400 and NEWER_MOST not in body and NEWER_MOST in _message(response):
+                self._most = NEWER_MOST
+                continue
+            if status in (401, 403, 404):
                 raise ForethoughtError(
-                    f"{self._url} answered {response.status_code} for model '{self._model}': {_message(response)} "
+                    f"{self._url} answered {status} for model '{self._model}': {_message(response)} "
                     "Check the model's name, the URL and FORETHOUGHT_API_KEY."
                 )
-            if response.status_code >= 400:
+            if status >= 400:
                 text = _message(response)
                 long = (
                     "context length" in text.lower() or "maximum context" in text.lower() or "too long" in text.lower()
                 )
-                return AskFailed("too_long" if long else "refused_by_server", f"HTTP {response.status_code}: {text}")
+                return AskFailed("too_long" if long else "refused_by_server", f"HTTP {status}: {text}")
             return read_reply(response.json(), question.prefix)
         if problem == "HTTP 500":
             # The server is there and breaks on this request each time: one bad row must not stop every restart.
             return AskFailed("refused_by_server", f"HTTP 500 on each of {self._tries} tries")
+        again = "repeat the same command: it goes on where it stopped."
+        if problem.startswith(f"HTTP {LIMITED}"):
+            raise ForethoughtError(
+                f"{self._url} limits the rate and let nothing through for {self._patience:.0f} s ({problem}). Later, {again}"
+            )
         raise ForethoughtError(
-            f"no answer from {self._url} after {self._tries} tries ({problem}). Start the server again and repeat the same "
-            "command: it goes on where it stopped."
+            f"no answer from {self._url} after {self._tries} tries ({problem}). Start the server again and {again}"
         )
 
     def _body(self, ask: Ask, seed: int) -> dict[str, Any]:
@@ -154,7 +179,7 @@ class OpenAIModel:
             "messages": [m.model_dump() for m in messages],
             "temperature": ask.sampling.temperature,
             "top_p": ask.sampling.top_p,
-            "max_tokens": ask.sampling.max_tokens,
+            self._most: ask.sampling.max_tokens,
             "seed": seed % 2**31,
         }
         if ask.prefix:
@@ -213,3 +238,12 @@ def _message(response: httpx.Response) -> str:
         error = response.text
     text = error.get("message", str(error)) if isinstance(error, dict) else str(error)
     return " ".join(text.split())[:300]
+
+
+def asked_to_wait(response: httpx.Response) -> float:
+    """Seconds that the server asks for in `Retry-After`, at most LONGEST_WAIT; 0 where it names none (a date is not read)."""
+    try:
+        seconds = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return 0.0
+    return min(seconds, LONGEST_WAIT) if seconds > 0 else 0.0
