@@ -30,13 +30,13 @@ class DataConfig(Record):
 
 class ModelConfig(Record):
     """A model and how it is deployed. `name` is `smollm2`, `hf:ID`, `openai:MODEL@URL`, `scripted:FILE`, or a training run.
-    A server gets at most `concurrency` requests at once. With `think` a local model's chat template opens the thought, so that it cannot be
-    talked out of thinking."""
+    A server gets at most `concurrency` requests at once, which is no part of what a run is: it may go on with another number. With `think`
+    a local model's chat template opens the thought, so that it cannot be talked out of thinking."""
 
     name: str
     system: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    concurrency: int = Field(default=32, ge=1)
+    concurrency: int = Field(default=32, ge=1, exclude=True)
     think: bool = False
 
 

@@ -237,6 +237,20 @@ def test_concurrency_is_bounded_and_used(connect: Callable[..., OpenAIModel], se
     assert 2 <= max(r["busy"] for r in server.requests()[before:]) <= 4
 
 
+def test_a_run_goes_on_with_other_concurrency(server: Server, tmp_path: Path) -> None:
+    prompts = [make_prompt(f"How do I bake bread {i}?", "benign", "test") for i in range(3)]
+    ids = []
+    for concurrency in (4, 8):
+        model = ModelConfig(name=f"openai:slow@{server.url}", concurrency=concurrency)
+        try:
+            ids.append(
+                stages.attack(tmp_path / "attack", model, prompts, AttackConfig(attacks=("direct",))).info["identity"]
+            )
+        finally:
+            stages.unload()
+    assert ids[0] == ids[1]
+
+
 def test_closing_with_asks_in_flight_is_clean(connect: Callable[..., OpenAIModel]) -> None:
     model = OpenAIModel("down", connect("down")._url, backoff=5)
     running = run_flows([Job("a", lambda: iter_ask("x"))], {"target": model})

@@ -9,6 +9,7 @@ import typer
 
 from forethought.cli.common import (
     Columns,
+    Concurrency,
     Data,
     Dtype,
     ListIt,
@@ -58,6 +59,7 @@ def attack(
     system: System = None,
     think: Think = False,
     dtype: Dtype = "float32",
+    concurrency: Concurrency = 32,
     column: Columns = None,
     value: Values = None,
     seed: Seed = 0,
@@ -93,8 +95,19 @@ def attack(
     asked = attacker and any(may_ask(spec, "attacker") for spec in chosen)
     by = f", with {attacker} as attacker" if asked else ""
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")
+    roles = {
+        role: model_config(name, None, "float32", concurrency)
+        for role, name in (("attacker", attacker), ("helper", helper))
+        if name
+    }
     tried = stages.attack(
-        out, model_config(target, system, dtype, think=think), prompts, config, seed=seed, overwrite=overwrite
+        out,
+        model_config(target, system, dtype, concurrency, think),
+        prompts,
+        config,
+        **roles,
+        seed=seed,
+        overwrite=overwrite,
     )
     for key, number in tried.info["counts"].items():
         print(f"  {key}: {number}")

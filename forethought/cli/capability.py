@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from forethought.cli.common import (
+    Concurrency,
     Dtype,
     ListIt,
     Out,
@@ -59,6 +60,7 @@ def capability(
     system: System = None,
     think: Think = False,
     dtype: Dtype = "float32",
+    concurrency: Concurrency = 32,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     list_: ListIt = False,
@@ -75,7 +77,7 @@ def capability(
         raise ForethoughtError("--tasks and --harness are two runs. Give one of them.")
     from forethought import stages
 
-    model = model_config(target, system, dtype, think=think)
+    model = model_config(target, system, dtype, concurrency, think)
     # What a model can read of attacks is no ability that training may cost.
     names = commas(harness or tasks or ",".join(name for name in TASKS if name != "decode"))
     stage = stages.harness if harness else stages.capability

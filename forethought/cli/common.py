@@ -25,6 +25,7 @@ Data = Annotated[
 Take = Annotated[
     str | None, typer.Option(help="How many prompts of each label and source, for example harmful=24,benign=24.")
 ]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests a server gets at once.")]
 ListIt = Annotated[bool, typer.Option("--list", help="List what there is, and exit.")]
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where a file names its columns otherwise.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from forethought.cli.common import ListIt, Overwrite, Seed, commas, listed, number, pairs, wrote
+from forethought.cli.common import Concurrency, ListIt, Overwrite, Seed, commas, listed, number, pairs, wrote
 from forethought.errors import ForethoughtError
 
 Judges = Annotated[str, typer.Option(help="Lines of --list, separated by commas.")]
@@ -37,6 +37,7 @@ def judge(
     judges: Judges = "refusal",
     model: Behind = None,
     models: Models = None,
+    concurrency: Concurrency = 32,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
     ] = None,
@@ -57,7 +58,8 @@ def judge(
     from forethought.stages.judging import aimed_at
 
     where = out or attempts.with_name(f"{attempts.name}-judged")
-    spoken = stages.judge(where, attempts, commas(judges), *_models(model, models), seed=seed, overwrite=overwrite)
+    behind = _models(model, models, concurrency)
+    spoken = stages.judge(where, attempts, commas(judges), *behind, seed=seed, overwrite=overwrite)
     for key, count in spoken.info["counts"].items():
         print(f"  {key}: {count}")
     for line in rate_lines(attempts, spoken):
@@ -73,6 +75,7 @@ def calibrate(
     judges: Judges = "keywords,refusal,learned_refusal,learned_harm",
     model: Behind = None,
     models: Models = None,
+    concurrency: Concurrency = 32,
     kinds: Annotated[
         str | None,
         typer.Option(help="What a judge is measured on besides: JUDGE=KIND, one of refusal, harm, unacceptable, care."),
@@ -92,7 +95,7 @@ def calibrate(
     from forethought.records import digest
     from forethought.run import code_hash
 
-    one, others = _models(model, models)
+    one, others = _models(model, models, concurrency)
     about: dict[str, Any] = dict(pairs(commas(kinds or "")))
     asked = digest(str(labels), judges, model, models, kinds, seed, code_hash(), length=8)
     where = out or Path("runs") / f"calibrate-{asked}"
@@ -231,9 +234,10 @@ def _span(low: float | None, high: float | None) -> str:
     return f"({number(low)}-{number(high)})"
 
 
-def _models(model: str | None, models: str | None) -> tuple[Any, dict[str, Any]]:
+def _models(model: str | None, models: str | None, concurrency: int) -> tuple[Any, dict[str, Any]]:
     """The model behind the judges, and those of single judges."""
     from forethought.config import ModelConfig
 
-    found = {judge: ModelConfig(name=name) for judge, name in pairs(commas(models or "")).items()}
-    return (ModelConfig(name=model) if model else None), found
+    named = pairs(commas(models or "")).items()
+    found = {judge: ModelConfig(name=name, concurrency=concurrency) for judge, name in named}
+    return (ModelConfig(name=model, concurrency=concurrency) if model else None), found

@@ -9,6 +9,7 @@ import typer
 
 from forethought.cli.common import (
     Columns,
+    Concurrency,
     Data,
     Dtype,
     ListIt,
@@ -58,7 +59,7 @@ def synth(
         ),
     ] = None,
     dtype: Dtype = "float32",
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests a server gets at once.")] = 32,
+    concurrency: Concurrency = 32,
     take: Take = None,
     column: Columns = None,
     value: Values = None,
