@@ -518,5 +518,5 @@ def test_an_experiment_trains_in_processes_of_its_own(
     asked = pipeline._train(experiment(tiny, tmp_path), "asked", tmp_path, False)
     assert asked.finished
     assert len(started) == 1
-    with pytest.raises(ForethoughtError, match="gives each training all processes.*Leave --jobs out"):
+    with pytest.raises(ForethoughtError, match=r"gives each training all processes.*Leave --jobs out"):
         pipeline.run_experiment(experiment(tiny, tmp_path), tmp_path / "runs", print, jobs=2)
