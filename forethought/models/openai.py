@@ -21,7 +21,7 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question
 from forethought.records import Message, Reply, digest
 
-RETRY = {408, 409, 425, 429, 500, 502, 503, 504}
+RETRY = {408, 409, 425, 500, 502, 503, 504}
 LIMITED = 429
 # Seconds that a server may ask for between two tries.
 LONGEST_WAIT = 120.0
