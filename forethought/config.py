@@ -195,7 +195,8 @@ class Experiment(Record):
 
     `evaluation` names data sets that must never be trained on, besides that of the attacks; where training data holds them in any
     form, `leaks` says whether to stop or to drop those rows. `launch` names an `accelerate` configuration (`multi_gpu`, `fsdp`,
-    `deepspeed_zero3`, or a file) that trains in several processes.
+    `deepspeed_zero3`, or a file) that trains in several processes. Each model behind a server gets at most `concurrency` requests at
+    once, where a target names no number of its own.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -207,6 +208,7 @@ class Experiment(Record):
     evaluation: tuple[str, ...] = ()
     leaks: Literal["stop", "drop"] = "stop"
     launch: str | None = None
+    concurrency: int = Field(default=32, ge=1)
     synth: dict[str, SynthConfig] = Field(default_factory=dict)
     train: dict[str, TrainConfig] = Field(default_factory=dict)
     targets: dict[str, ModelConfig]

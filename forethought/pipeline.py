@@ -10,7 +10,7 @@ from typing import Any
 
 from forethought.attacks import load_attack
 from forethought.capability import load_task
-from forethought.config import Experiment, JudgeConfig, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
+from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError, nearest
 from forethought.jobs import Part, Say, work_off
@@ -112,8 +112,9 @@ def _synth(
     s, seed = experiment.synth[name], experiment.seed
     say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
     evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
-    base = ModelConfig(name=experiment.model, dtype=s.dtype)
-    roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype) for r, n in _roles(s).items()}
+    many = experiment.concurrency
+    base = ModelConfig(name=experiment.model, dtype=s.dtype, concurrency=many)
+    roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype, concurrency=many) for r, n in _roles(s).items()}
     made = synth(
         home / "synth" / name, s.method, data[s.prompts], policy, base, **roles,
         evaluation=evaluation, leaks=experiment.leaks, budget=s.budget, seed=seed, overwrite=overwrite,
@@ -133,7 +134,8 @@ def measure_target(
     """Attack, judge and, where the experiment asks for it, score and analyse a target and put capability tasks to it. Returns the
     report's runs."""
     given, seed = experiment.targets[name], experiment.seed
-    target = given.model_copy(update={"name": _spec(experiment, home, given)})
+    many = given.concurrency if "concurrency" in given.model_fields_set else experiment.concurrency
+    target = given.model_copy(update={"name": _spec(experiment, home, given), "concurrency": many})
     say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
     unload()
     tried = attack(
@@ -159,7 +161,7 @@ def measure_target(
         home / "judge" / name,
         tried.path,
         experiment.judge.judges,
-        *_behind(experiment.judge),
+        *_behind(experiment),
         seed=seed,
         overwrite=overwrite,
     )
@@ -285,18 +287,20 @@ def _roles(config: SynthConfig) -> dict[str, str]:
 def _attackers(experiment: Experiment, home: Path) -> dict[str, Any]:
     """The models that attack and grade inside attacks, by role; one that is trained here goes by its name."""
     named = {r: n for r in ("attacker", "helper") if (n := getattr(experiment.attack, r))}
-    return {r: ModelConfig(name=str(home / "train" / n) if n in experiment.train else n) for r, n in named.items()}
+    paths = {r: str(home / "train" / n) if n in experiment.train else n for r, n in named.items()}
+    return {r: ModelConfig(name=n, concurrency=experiment.concurrency) for r, n in paths.items()}
 
 
-def _behind(config: JudgeConfig) -> tuple[ModelConfig | None, dict[str, ModelConfig]]:
+def _behind(experiment: Experiment) -> tuple[ModelConfig | None, dict[str, ModelConfig]]:
     """The model behind the judges, and those of single judges."""
-    one = ModelConfig(name=config.model) if config.model else None
-    return one, {name: ModelConfig(name=model) for name, model in config.models.items()}
+    asked, many = experiment.judge, experiment.concurrency
+    one = ModelConfig(name=asked.model, concurrency=many) if asked.model else None
+    return one, {name: ModelConfig(name=model, concurrency=many) for name, model in asked.models.items()}
 
 
 def _aimed(experiment: Experiment) -> list[str]:
     """A line for each judge whose model also grades inside the attacks."""
-    config, behind = experiment.attack, models_behind(experiment.judge.judges, *_behind(experiment.judge))
+    config, behind = experiment.attack, models_behind(experiment.judge.judges, *_behind(experiment))
     roles = {r: m.model_dump() for r, m in others(ModelConfig(name=experiment.model), config).items()}
     return [aimed_at(name, behind[name].name) for name in graded_inside(config.model_dump() | roles, behind)]
 
@@ -338,7 +342,7 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         raise ForethoughtError("'attack.attacks' must hold 'direct': over-refusal is measured on direct requests.")
     for spec in experiment.judge.judges:
         resolve("judge", JUDGES, spec)
-    for model in models_behind(experiment.judge.judges, *_behind(experiment.judge)).values():
+    for model in models_behind(experiment.judge.judges, *_behind(experiment)).values():
         check_spec(model.name)
     for spec in experiment.capability.tasks if experiment.capability else ():
         load_task(spec)[1].read()

@@ -19,11 +19,12 @@ from conftest import HOSTILE
 from forethought import stages
 from forethought.analysis.rates import cells
 from forethought.chat import split
-from forethought.config import AttackConfig, ModelConfig
+from forethought.config import AttackConfig, Experiment, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Flow, Job, run_flows
 from forethought.models import load_model
 from forethought.models.openai import OpenAIModel, asked_to_wait, read_reply
+from forethought.pipeline import run_experiment
 from forethought.records import Attempt, Reply, Sampling, Verdict, make_prompt, user
 from forethought.run import read_jsonl
 
@@ -169,9 +170,12 @@ def test_passing_failures_are_tried_again(connect: Callable[..., OpenAIModel], s
         ask(connect("flaky", tries=2), "try harder")
 
 
-def test_a_server_that_limits_the_rate_is_waited_for(connect: Callable[..., OpenAIModel], server: Server) -> None:
+def test_a_server_that_limits_the_rate_is_waited_for(
+    connect: Callable[..., OpenAIModel], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     before, started = len(server.requests()), time.monotonic()
     reply = ask(connect("limited", tries=2, backoff=0.0), "more tries than a server that is away gets")
+    assert capsys.readouterr().err.count("limits the rate, and is waited for") == 1, "said once, however often"
     assert isinstance(reply, Reply) and reply.text == "at last"
     assert [r["status"] for r in server.requests()[before:]] == [429] * 4 + [200]
     assert time.monotonic() - started > 0.4, "it waits as long as it is told"
@@ -249,6 +253,26 @@ def test_a_run_goes_on_with_other_concurrency(server: Server, tmp_path: Path) ->
         finally:
             stages.unload()
     assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(("own", "more_than", "most"), [({}, 1, 2), ({"concurrency": 5}, 2, 7)])
+def test_an_experiment_bounds_each_server_model(
+    server: Server, tmp_path: Path, own: dict[str, int], more_than: int, most: int
+) -> None:
+    """The same model in two roles is one client where both have the same bound."""
+    path, slow = tmp_path / "prompts.csv", f"openai:slow@{server.url}"
+    path.write_text("text,label\n" + "".join(f"Tell me about bread {i},harmful\n" for i in range(12)))
+    plan = Experiment.model_validate({
+        "name": "many", "model": slow, "concurrency": 2, "data": {"test": {"source": "csv", "path": str(path)}},
+        "targets": {"slow": {"name": slow, **own}},
+        "attack": {"attacks": ["direct", "past_tense"], "attacker": slow},
+        "judge": {"judges": ["harmbench"], "model": slow},
+    })  # fmt: skip
+    before = len(server.requests())
+    run_experiment(plan, tmp_path / "runs", lambda line: None)
+    busy = [r["busy"] for r in server.requests()[before:]]
+    assert len(busy) >= 24
+    assert more_than < max(busy) <= most
 
 
 def test_closing_with_asks_in_flight_is_clean(connect: Callable[..., OpenAIModel]) -> None:

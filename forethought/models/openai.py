@@ -10,6 +10,7 @@ import asyncio
 import os
 import queue
 import random
+import sys
 import threading
 import time
 from typing import Any
@@ -50,7 +51,7 @@ class OpenAIModel:
         self.pinned = False
         self._model, self._url, self._system = model, url.rstrip("/"), system
         self._tries, self._backoff = tries, backoff
-        self._patience, self._heard = patience, 0.0
+        self._patience, self._heard, self._warned = patience, 0.0, False
         self._most = "max_tokens"
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         key = os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY")
@@ -138,6 +139,7 @@ class OpenAIModel:
             if status == LIMITED:
                 problem, pause = f"HTTP {status}: {_message(response)}", asked_to_wait(response)
                 failed += time.monotonic() - max(started, self._heard) > self._patience
+                self._say_limited()
                 continue
             if status in RETRY:
                 problem, pause, failed = f"HTTP {status}", asked_to_wait(response), failed + 1
@@ -169,6 +171,14 @@ class OpenAIModel:
         raise ForethoughtError(
             f"no answer from {self._url} after {self._tries} tries ({problem}). Start the server again and {again}"
         )
+
+    def _say_limited(self) -> None:
+        """Once: otherwise only the falling rate would show why the run is slow."""
+        if not self._warned:
+            self._warned = True
+            sys.stderr.write(
+                f"note: {self._url} limits the rate, and is waited for. A lower concurrency may be as fast.\n"
+            )
 
     def _body(self, ask: Ask, seed: int) -> dict[str, Any]:
         messages = with_system(ask.messages, self._system)
