@@ -176,9 +176,7 @@ class OpenAIModel:
         """Once: otherwise only the falling rate would show why the run is slow."""
         if not self._warned:
             self._warned = True
-            sys.stderr.write(
-                f"note: {self._url} limits the rate, and is waited for. A lower concurrency may be as fast.\n"
-            )
+            sys.stderr.write(f"note: {self._url} limits the rate, and is waited for.\n")
 
     def _body(self, ask: Ask, seed: int) -> dict[str, Any]:
         messages = with_system(ask.messages, self._system)
