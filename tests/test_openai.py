@@ -262,8 +262,11 @@ def test_an_experiment_bounds_each_server_model(
     """The same model in two roles is one client where both have the same bound."""
     path, slow = tmp_path / "prompts.csv", f"openai:slow@{server.url}"
     path.write_text("text,label\n" + "".join(f"Tell me about bread {i},harmful\n" for i in range(12)))
+    train = {"source": "starter", "split": "train", "take": {"benign": 12}}
     plan = Experiment.model_validate({
-        "name": "many", "model": slow, "concurrency": 2, "data": {"test": {"source": "csv", "path": str(path)}},
+        "name": "many", "model": slow, "concurrency": 2,
+        "data": {"train": train, "test": {"source": "csv", "path": str(path)}},
+        "synth": {"plain": {"method": "refusal"}, "reasoned": {"method": "srg", "teacher": slow}},
         "targets": {"slow": {"name": slow, **own}},
         "attack": {"attacks": ["direct", "past_tense"], "attacker": slow},
         "judge": {"judges": ["harmbench"], "model": slow},
