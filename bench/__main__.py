@@ -1,4 +1,4 @@
-"""`python -m bench [server|synth|decode|system|train|all] [--quick]`: each section in a process of its own, then docs/benchmarks.md."""
+"""`python -m bench [server|synth|decode|system|attack|train|all] [--quick]`: each in a process of its own, then docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import subprocess
 import sys
 
-SECTIONS = ("server", "synth", "decode", "system", "train")
+SECTIONS = ("server", "synth", "decode", "system", "attack", "train")
 
 
 def main() -> None:

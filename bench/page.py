@@ -18,7 +18,7 @@ in a process of its own. Rates above 1x are in our favour. The code is `bench/`;
 
 
 def main() -> None:
-    sections = {"server": server, "synth": synth, "decode": decode, "system": system, "train": train}
+    sections = {"server": server, "synth": synth, "decode": decode, "system": system, "attack": attack, "train": train}
     found = {n: json.loads(p.read_text(encoding="utf-8")) for n in sections if (p := RESULTS / f"{n}.json").exists()}
     found = {name: result for name, result in found.items() if not result["quick"]}
     if not found:
@@ -115,6 +115,21 @@ def system(r: dict[str, Any]) -> str:
     return (
         f"## Decoding under a long system prompt\n\n{r['asks']} asks under a system prompt of {r['words']} words (that of the method "
         "`prompt`), limits of 16 to 64 tokens, SmolLM2-135M, float32, greedy:\n\n"
+        + table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
+    )
+
+
+def attack(r: dict[str, Any]) -> str:
+    own = r["ours"]
+    contenders = {"ours, each request read whole": r["whole"]}
+    contenders |= {f"`generate`, static, sorted, {n} rows (half of the prompts)": v for n, v in r["static"].items()}
+    rows = [["ours", own["tokens"], own["seconds"], own["rate"], "", own["peak_mib"]]]
+    for name, v in contenders.items():
+        rows.append([name, v["tokens"], v["seconds"], v["rate"], times(own["rate"], v["rate"]), v["peak_mib"]])
+    return (
+        f"## Attacks\n\nThe attacks of `study.yaml` (without `answer_prefill`) on {r['prompts']} prompts, "
+        f"{own['prompt_tokens']} prompt tokens, replies of at most 64, SmolLM2-135M, float32, greedy. "
+        "Under most, requests begin with the attack's own words; the replies are the same to the bit:\n\n"
         + table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
     )
 

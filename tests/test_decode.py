@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from forethought.chat import encode_prompt
 from forethought.flow import Ask, Choose, Flow, Job, Logprobs, run_flows
 from forethought.models import pages
-from forethought.models.decode import POSITIONS, Decoder, Row, branches, pick
+from forethought.models.decode import PIECE, POSITIONS, Decoder, Piece, Row, branches, pick
 from forethought.models.hf import HFModel, load_hf
 from forethought.models.packed import pack_linears
 from forethought.models.pages import PAGE
@@ -99,15 +99,22 @@ def test_choices_go_first_and_then_who_may_write_most(model: HFModel) -> None:
     assert [row.ticket for row in decoder.queue] == [3, 1, 0, 2]
 
 
-def test_a_prompt_sampled_often_is_read_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, read = load_hf(str(tiny)), []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens of prompts and options each pass reads."""
+    counts: list[int] = []
     forward = Decoder._forward
 
-    def counted(self: Decoder, decoding: list[Row], pieces: list[tuple[Row, object]]) -> torch.Tensor:
-        read.extend(len(p.tokens) for _, p in pieces)  # type: ignore[attr-defined]
-        return forward(self, decoding, pieces)  # type: ignore[arg-type]
+    def counted(self: Decoder, decoding: list[Row], pieces: list[tuple[Row, Piece]]) -> torch.Tensor:
+        counts.append(sum(len(piece.tokens) for _, piece in pieces))
+        return forward(self, decoding, pieces)
 
     monkeypatch.setattr(Decoder, "_forward", counted)
+    return counts
+
+
+def test_a_prompt_sampled_often_is_read_once(tiny: Path, read: list[int]) -> None:
+    model = load_hf(str(tiny))
     answers(model, ["sample 0"])
     once = sum(read)
     answers(model, ["sample 1", "sample 2", "sample 3"])
@@ -115,6 +122,21 @@ def test_a_prompt_sampled_often_is_read_once(tiny: Path, monkeypatch: pytest.Mon
     fresh = load_hf(str(tiny))
     answers(fresh, [f"sample {n}" for n in range(4)])
     assert sum(read) == 2 * once
+
+
+def test_what_requests_begin_with_alike_is_read_once(tiny: Path, read: list[int]) -> None:
+    """All but less than a piece of it: under most attacks it is the attack's own words."""
+    alone = {}
+    for name in ("long 230", "long 290"):
+        alone |= answers(load_hf(str(tiny)), [name])
+    apart = sum(read)
+    read.clear()
+    assert answers(load_hf(str(tiny)), ["long 230", "long 290"]) == alone
+    model = load_hf(str(tiny))
+    ids = [encode_prompt(model.tokenizer, model.render(QUESTIONS[name])) for name in alone]
+    alike = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
+    assert alike > PAGE
+    assert 0 <= alike - (apart - sum(read)) < PIECE
 
 
 HEADED = [

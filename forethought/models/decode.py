@@ -3,8 +3,8 @@
 So prompts are read in the same products as replies are written, no row waits for another, and nothing is padded to the longest. A row is
 cut into pieces by its own length alone, and every sum is made in an order that does not depend on what else is in the pass (`pages.py`,
 `packed.py`). So on CPU a reply is the same to the bit whatever runs beside it (tests say so), and a resumed run repeats an
-uninterrupted one. What rows begin with alike (a system prompt, demonstrations, or all of it where a prompt is sampled many times) is
-read once; the whole pages of a system prompt or of demonstrations are shared, the rest is copied.
+uninterrupted one. What rows begin with alike (a system prompt, demonstrations, an attack's own words, or all of it where a prompt is
+sampled many times) is read once; the whole pages of a system prompt or of demonstrations are shared, the rest is copied.
 """
 
 from __future__ import annotations
@@ -96,14 +96,17 @@ class Row:
 
     def shares(self, other: Row) -> int:
         """How many columns both fill in the same pieces, so with the same numbers."""
-        if self.head != other.head:
+        if self.head != other.head or self.ids[: self.head] != other.ids[: self.head]:
             return 0
         if self.ids == other.ids:
             return len(self.ids) - 1
-        return self.head if self.ids[: self.head] == other.ids[: self.head] else 0
+        same, last = self.head, min(len(self.ids), len(other.ids)) - 1
+        while (end := same + PIECE) <= last and self.ids[same:end] == other.ids[same:end]:
+            same = end
+        return same
 
     def cut(self, first: int) -> None:
-        """Line up the pieces from column `first`, which is 0, the head or the last token."""
+        """Line up the pieces from column `first`, at which one begins, or the last token."""
         last = len(self.ids) - 1
         for start, end in ((0, self.head), (self.head, last)):
             self.todo += [Piece(self.ids[i : min(i + PIECE, end)], i) for i in range(start, end, PIECE) if i >= first]
