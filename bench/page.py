@@ -44,6 +44,14 @@ def times(a: float, b: float) -> str:
     return f"{a / b:.2f}x"
 
 
+def beside(own: dict[str, Any], contenders: dict[str, dict[str, Any]]) -> str:
+    """A table of replies' tokens: ours, then others by name."""
+    rows = [["ours", own["tokens"], own["seconds"], own["rate"], "", own["peak_mib"]]]
+    for name, v in contenders.items():
+        rows.append([name, v["tokens"], v["seconds"], v["rate"], times(own["rate"], v["rate"]), v["peak_mib"]])
+    return table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
+
+
 def server(r: dict[str, Any]) -> str:
     out = ["## Synthesis over a server\n"]
     for name in ("100 ms", "at once"):
@@ -109,13 +117,9 @@ def system(r: dict[str, Any]) -> str:
     own = r["ours"]
     contenders = {"ours, without the system prompt": r["without"]}
     contenders |= {f"`generate`, static, sorted, {n} rows (a quarter of the asks)": v for n, v in r["static"].items()}
-    rows = [["ours", own["tokens"], own["seconds"], own["rate"], "", own["peak_mib"]]]
-    for name, v in contenders.items():
-        rows.append([name, v["tokens"], v["seconds"], v["rate"], times(own["rate"], v["rate"]), v["peak_mib"]])
     return (
         f"## Decoding under a long system prompt\n\n{r['asks']} asks under a system prompt of {r['words']} words (that of the method "
-        "`prompt`), limits of 16 to 64 tokens, SmolLM2-135M, float32, greedy:\n\n"
-        + table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
+        "`prompt`), limits of 16 to 64 tokens, SmolLM2-135M, float32, greedy:\n\n" + beside(own, contenders)
     )
 
 
@@ -123,14 +127,11 @@ def attack(r: dict[str, Any]) -> str:
     own = r["ours"]
     contenders = {"ours, each request read whole": r["whole"]}
     contenders |= {f"`generate`, static, sorted, {n} rows (half of the prompts)": v for n, v in r["static"].items()}
-    rows = [["ours", own["tokens"], own["seconds"], own["rate"], "", own["peak_mib"]]]
-    for name, v in contenders.items():
-        rows.append([name, v["tokens"], v["seconds"], v["rate"], times(own["rate"], v["rate"]), v["peak_mib"]])
     return (
         f"## Attacks\n\nThe attacks of `study.yaml` (without `answer_prefill`) on {r['prompts']} prompts, "
         f"{own['prompt_tokens']} prompt tokens, replies of at most 64, SmolLM2-135M, float32, greedy. "
-        "Under most, requests begin with the attack's own words; the replies are the same to the bit:\n\n"
-        + table(["", "tokens", "seconds", "tokens/s", "ours is faster", "peak MiB"], rows)
+        "Under some, requests begin with the attack's own words. The replies of both of ours are the same:\n\n"
+        + beside(own, contenders)
     )
 
 
