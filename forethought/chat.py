@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from forethought.errors import ForethoughtError
@@ -18,6 +19,8 @@ from forethought.records import Message, Messages, Reply, SplitStatus, user
 OPEN, CLOSE = "<think>", "</think>"
 PROBE = "Zq7"
 NEW_PARAGRAPH = "\n\n"
+# What a template that asks for today's date is told: the date that Llama 3.1's and 3.2's fall back on.
+TODAY = date(2024, 7, 26)
 Tokenizer = Any
 
 
@@ -305,13 +308,25 @@ def _check_row(
 
 def _apply(tokenizer: Tokenizer, messages: Messages, generate: bool = True) -> str:
     turns = [m.model_dump() for m in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
+    return str(
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate, **_same_day(tokenizer))
+    )
 
 
 def _template_ids(tokenizer: Tokenizer, messages: Messages) -> list[int]:
     turns = [m.model_dump() for m in _with_system_role(tokenizer, messages)]
-    out = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=True)
+    out = tokenizer.apply_chat_template(
+        turns, tokenize=True, add_generation_prompt=True, return_dict=True, **_same_day(tokenizer)
+    )
     return list(out["input_ids"])
+
+
+def _same_day(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What keeps a template from writing today's date into the prompt: a run that goes on tomorrow, or another target's, would have
+    another prompt."""
+    if "strftime_now" not in str(tokenizer.chat_template):
+        return {}
+    return {"strftime_now": TODAY.strftime}
 
 
 def _with_system_role(tokenizer: Tokenizer, messages: Messages) -> Messages:

@@ -82,7 +82,8 @@ class TrainConfig(Record):
     `rows_per_forward` how many of them one process reads at once. `pairing` puts a row that is to be refused beside every other
     one, the shorter side repeated. `lora_rank` 0 trains all weights; `validation` is the share of rows (whole topics) held out for
     the validation loss; `warmup` is a share of the steps; tokens that state the decision weigh `decision_weight` in the loss (on small
-    data the decision is a few tokens among many and gets lost). `seed` is the run's own where trainings of one experiment differ in it.
+    data the decision is a few tokens among many and gets lost). It and `pairing` are for what learns rows as they are (sft, refusal);
+    other methods refuse them. `seed` is the run's own where trainings of one experiment differ in it.
     """
 
     data: str | None = None
@@ -108,6 +109,14 @@ class TrainConfig(Record):
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int | None = None
 
+    @model_validator(mode="after")
+    def _heeded(self) -> TrainConfig:
+        method = self.method.partition("(")[0].strip()
+        if method in METHOD_DEFAULTS and (self.pairing or self.decision_weight != 1):
+            name = "pairing" if self.pairing else "decision_weight"
+            raise ValueError(f"{method} has a loss of its own, in which {name} has no part: leave it out")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_method(cls, raw: Any) -> Any:
@@ -123,7 +132,7 @@ class AttackConfig(Record):
 
     `attacker` writes for the attacks that need one: a model, or `target` for the target itself without its system prompt. `helper` grades
     inside attacks (default: the attacker). `samples` replies are drawn to everything that is sent, so the temperature must be above 0
-    for more than one.
+    for more than one. A local attacker or helper computes in `dtype`.
     """
 
     prompts: str = "test"
@@ -133,6 +142,7 @@ class AttackConfig(Record):
     labels: tuple[Label, ...] = ("harmful", "benign")
     sampling: Sampling = Sampling()
     samples: int = Field(default=1, ge=1)
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", exclude=True)
 
     @model_validator(mode="after")
     def _samples_differ(self) -> AttackConfig:
@@ -142,16 +152,19 @@ class AttackConfig(Record):
 
 
 class JudgeConfig(Record):
-    """Which judges speak on every attempt. `model` is behind those that ask one; `models` names another for some (`judge: model`)."""
+    """Which judges speak on every attempt. `model` is behind those that ask one; `models` names another for some (`judge: model`).
+    Local ones compute in `dtype`."""
 
     judges: tuple[str, ...] = ("refusal",)
     model: str | None = None
     models: dict[str, str] = Field(default_factory=dict)
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class ScoreConfig(Record):
     """Log-odds of refusing for every attempt: AUROC in the report. `samples` thoughts a request, drawn at `temperature` if
-    more than one; `at` the decision, models that think are looked at where their thought decides."""
+    more than one; `at` the decision, models that think are looked at where their thought decides. Both are for targets that think: of
+    others the answer's beginning is scored, once."""
 
     at: Literal["answer", "decision"] = "answer"
     samples: int = Field(default=1, ge=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NO_ROOM = "out of memory. Use dtype bfloat16, a smaller model or a smaller batch; what was done is kept."
+
 
 class ForethoughtError(Exception):
     """A mistake or a condition the user can mend. The command line prints it as one line, without a traceback."""
@@ -24,6 +26,14 @@ class AskFailed(Exception):
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = message
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU (torch says so in a RuntimeError) or on the machine."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
-from forethought.errors import ForethoughtError
+from forethought.errors import NO_ROOM, ForethoughtError, is_out_of_memory
 from forethought.run import code_hash
 
 R = TypeVar("R")
@@ -151,10 +151,12 @@ def _child(pipe: connection.Connection, part: Part, task: str) -> None:
             pipe.send((True, work(part, print)))
     except ForethoughtError as error:
         pipe.send((False, str(error)))
-    except MemoryError:
-        pipe.send((False, "out of memory. Use a smaller model or batch, or fewer jobs."))
     except KeyboardInterrupt:
         os._exit(STOPPED)  # No traceback: the parent says that it was stopped.
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        pipe.send((False, f"{NO_ROOM} Or run fewer jobs."))
 
 
 def _stop_once(number: int, frame: Any) -> None:

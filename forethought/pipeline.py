@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forethought.analysis.log_odds import thinks
 from forethought.attacks import load_attack
 from forethought.capability import load_task
 from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
@@ -17,7 +18,7 @@ from forethought.jobs import Part, Say, work_off
 from forethought.judges import JUDGES
 from forethought.models import check_spec
 from forethought.policy import Policy, load_policy
-from forethought.records import Example, Prompt
+from forethought.records import Attempt, Example, Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
 from forethought.run import Run, read_run
@@ -142,26 +143,30 @@ def measure_target(
         home / "attack" / name, target, prompts, experiment.attack, **_attackers(experiment, home), seed=seed, overwrite=overwrite
     )  # fmt: skip
     runs = []
-    if experiment.score:
-        scored = score(
-            home / "score" / name, tried.path, **experiment.score.model_dump(), seed=seed, overwrite=overwrite
-        )
+    if (asked := experiment.score) and (skip := not_for("score", tried, asked.at)):
+        say(f"  scores: skipped, {skip}")
+    elif asked:
+        plain = not thinks(tried.read("attempts.jsonl", Attempt))
+        settings = asked.model_dump() | ({"samples": 1} if plain else {})
+        scored = score(home / "score" / name, tried.path, **settings, seed=seed, overwrite=overwrite)
         say(f"  scores: {scored.info['counts']['failed']} unscored -> {scored.path}")
         runs.append(scored.path)
     runs += _analyzed(experiment, home, name, tried, say, overwrite)
-    if experiment.capability:
-        asked = experiment.capability
+    if tasks := experiment.capability:
         able = capability(
-            home / "capability" / name, target, asked.tasks,
-            take=asked.take, max_tokens=asked.max_tokens, seed=seed, overwrite=overwrite, say=say,
+            home / "capability" / name, target, tasks.tasks,
+            take=tasks.take, max_tokens=tasks.max_tokens, seed=seed, overwrite=overwrite, say=say,
         )  # fmt: skip
         say(f"  capability: {able.info['counts']['failed']} unscored -> {able.path}")
         runs.append(able.path)
+    behind = _behind(experiment)
+    if any(behind):
+        unload()  # On one GPU there is room for the target or for what judges it.
     spoken = judge(
         home / "judge" / name,
         tried.path,
         experiment.judge.judges,
-        *_behind(experiment),
+        *behind,
         seed=seed,
         overwrite=overwrite,
     )
@@ -288,14 +293,15 @@ def _attackers(experiment: Experiment, home: Path) -> dict[str, Any]:
     """The models that attack and grade inside attacks, by role; one that is trained here goes by its name."""
     named = {r: n for r in ("attacker", "helper") if (n := getattr(experiment.attack, r))}
     paths = {r: str(home / "train" / n) if n in experiment.train else n for r, n in named.items()}
-    return {r: ModelConfig(name=n, concurrency=experiment.concurrency) for r, n in paths.items()}
+    dtype, many = experiment.attack.dtype, experiment.concurrency
+    return {r: ModelConfig(name=n, dtype=dtype, concurrency=many) for r, n in paths.items()}
 
 
 def _behind(experiment: Experiment) -> tuple[ModelConfig | None, dict[str, ModelConfig]]:
     """The model behind the judges, and those of single judges."""
     asked, many = experiment.judge, experiment.concurrency
-    one = ModelConfig(name=asked.model, concurrency=many) if asked.model else None
-    return one, {name: ModelConfig(name=model, concurrency=many) for name, model in asked.models.items()}
+    one = ModelConfig(name=asked.model, dtype=asked.dtype, concurrency=many) if asked.model else None
+    return one, {n: ModelConfig(name=m, dtype=asked.dtype, concurrency=many) for n, m in asked.models.items()}
 
 
 def _aimed(experiment: Experiment) -> list[str]:
@@ -344,14 +350,19 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         resolve("judge", JUDGES, spec)
     for model in models_behind(experiment.judge.judges, *_behind(experiment)).values():
         check_spec(model.name)
-    for spec in experiment.capability.tasks if experiment.capability else ():
-        load_task(spec)[1].read()
+    tasks = [load_task(spec)[1] for spec in (experiment.capability.tasks if experiment.capability else ())]
+    for task in tasks:
+        task.read()
     for spec in experiment.analyze.causal.judges if experiment.analyze.causal else ():
         resolve("judge", JUDGES, spec)
     served = [name for name, t in experiment.targets.items() if t.name.startswith("openai:")]
     if experiment.score and served:
         raise ForethoughtError(
             f"'score' needs likelihoods, which the server behind '{served[0]}' does not give. Leave 'score' out."
+        )
+    if tasks and served and all(way.likelihood for task in tasks for way in task.ways.values()):
+        raise ForethoughtError(
+            f"these capability tasks need likelihoods, which the server behind '{served[0]}' does not give. Name gsm8k, or leave them out."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from forethought.chat import raw_reply, split
+from forethought.config import ModelConfig
 from forethought.flow import Ask, Done, Flow, Job, run_flows
 from forethought.models import load_model
 from forethought.records import Message, Messages, Reply, Sampling
@@ -12,12 +13,12 @@ from forethought.records import Message, Messages, Reply, Sampling
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
 
-def talk(model: str, system: str | None, max_tokens: int) -> None:
+def talk(model: ModelConfig, max_tokens: int) -> None:
     """Read turns from standard input until an empty line or its end."""
-    target = load_model(model, system=system)
+    target = load_model(model.name, system=model.system, dtype=model.dtype)
     history: Messages = ()
     styled = sys.stdout.isatty()
-    print(f"Talking to {model}. An empty line ends.")
+    print(f"Talking to {model.name}. An empty line ends.")
     try:
         while text := _read():
             history = (*history, Message(role="user", content=text))

@@ -61,17 +61,29 @@ def decision_of(thought: str) -> Decision | None:
 def decide(thought: str, decision: Decision) -> str:
     """`thought` with every statement of its decision turned into `decision`; the rest stays as it is."""
     at, parts = 0, []
-    for found, _ in _decisions(thought):
+    for found, _ in _statements(thought):
         parts += [thought[at : found.start], _like(found.text, decision)]
         at = found.end
     return "".join([*parts, thought[at:]])
 
 
 def _decisions(thought: str) -> Iterator[tuple[Span, Decision]]:
-    named = list(DECIDED.finditer(thought))
-    for match in named:
+    """What a thought decides: in so many words, or else in the first person."""
+    yield from list(_named(thought)) or _spoken(thought)
+
+
+def _statements(thought: str) -> list[tuple[Span, Decision]]:
+    """All of both kinds, in order: a thought that names its decision may have said it before ("so I decline")."""
+    return sorted((*_named(thought), *_spoken(thought)), key=lambda found: found[0].start)
+
+
+def _named(thought: str) -> Iterator[tuple[Span, Decision]]:
+    for match in DECIDED.finditer(thought):
         yield Span(match["word"], *match.span("word")), _read(match["word"])
-    for match in () if named else SAID.finditer(thought):
+
+
+def _spoken(thought: str) -> Iterator[tuple[Span, Decision]]:
+    for match in SAID.finditer(thought):
         refuses = match["no"] or match["off"]
         care = "with care" in match[0] or match[0].lower().endswith("support")
         yield Span(match[0], *match.span()), "refuse" if refuses else "support" if care else "answer"

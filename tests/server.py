@@ -72,10 +72,12 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
             return 200, completion({"content": "half \ud83d"})
         case "flaky":
             TRIES[asked] += 1
-            return (503, error("busy")) if TRIES[asked] <= 2 else (200, completion({"content": "at last"}))
+            # The second is a relay's, before a server that is down.
+            return (503, 530, 200)[min(TRIES[asked], 3) - 1], completion({"content": "at last"})
         case "limited":
             TRIES[asked] += 1
-            return (429, error("slow down")) if TRIES[asked] <= 4 else (200, completion({"content": "at last"}))
+            # In a list, as Google's server has it.
+            return (429, [error("slow down")]) if TRIES[asked] <= 4 else (200, completion({"content": "at last"}))
         case "newer" if "max_tokens" in body:
             return 400, error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
         case "newer":
@@ -91,6 +93,12 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
             return 400, error("This model's maximum context length is 2048 tokens.\nPlease shorten.")
         case "rejects":
             return 422, error("temperature is not supported")
+        case "moderated":
+            return 403, error("This model requires moderation. Your input was flagged for violence.")
+        case "spent":
+            return 402, error("Insufficient Balance")
+        case "moved":
+            return 308, ""
         case "filter":
             return 200, completion({"content": "Su"}, "content_filter")
         case "garbage":

@@ -21,7 +21,7 @@ from forethought.attacks.pair import read_prompt_line
 from forethought.attacks.persuading import read_taxonomy
 from forethought.attacks.template_file import MARK
 from forethought.cli import app
-from forethought.config import AttackConfig, Experiment, ModelConfig
+from forethought.config import AttackConfig, Experiment, ModelConfig, TrainConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Flow, Job, Logprobs, Question, run_flows
 from forethought.models.scripted import ScriptedModel
@@ -638,6 +638,13 @@ def test_the_target_may_be_its_own_attacker_but_only_when_told(tmp_path: Path) -
     assert (counts["planned"], counts["ok"], counts["failed"]) == (1, 0, 1)
     assert [n for reason, n in counts.items() if reason.startswith("failed, ")] == [1]
     assert "unchanged" in (run.path / "log.txt").read_text()
+
+
+def test_a_prompted_target_attacks_without_its_prompt(tmp_path: Path) -> None:
+    prompted = stages.train(tmp_path / "p", "scripted:echo", TrainConfig(method="prompt"))
+    config = AttackConfig(attacks=("rewrite",), attacker="target")
+    run = stages.attack(tmp_path / "r", ModelConfig(name=str(prompted.path)), [bread()], config)
+    assert run.info["config"]["attacker"] == ModelConfig(name="scripted:echo").model_dump()
 
 
 # Attempts of other tools

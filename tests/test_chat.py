@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import replace
+from datetime import date
 from types import MethodType
 from typing import Any
 from unicodedata import normalize
@@ -320,6 +321,17 @@ def test_the_ids_are_the_templates_own(name: str) -> None:
         assert list(row.ids[: row.prompt_length]) == own
     if FAMILIES[name].bos:
         assert tokenizer("Hi")["input_ids"][0] == tokenizer.bos_token_id, "the trap is set: this tokenizer adds a BOS"
+
+
+def test_a_prompt_is_the_same_tomorrow() -> None:
+    """Llama 3.2's template writes today's date, where it is given one."""
+    tokenizer = build(FAMILIES["llama3"], template_text("llama3_2"))
+    prompt = render_prompt(tokenizer, HI)
+    assert "Today Date: 26 Jul 2024" in prompt
+    assert str(date.today().year) in tokenizer.apply_chat_template([m.model_dump() for m in HI], tokenize=False)
+    row = encode_example(tokenizer, HI, "Why.", "Yes.")
+    assert tokenizer.decode(row.ids[: row.prompt_length]) == prompt
+    assert check_rows(tokenizer, [(HI, "Why.", "Yes.")], stop_ids(tokenizer), 1024)
 
 
 @each

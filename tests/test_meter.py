@@ -104,6 +104,27 @@ def test_synthesis_estimates_from_a_pilot_and_goes_on_where_it_stopped(
     assert json.loads((tmp_path / "r" / "usage.json").read_text())["asks"] == 30, "nothing was asked twice"
 
 
+def test_blind_decisions_are_within_the_budget_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Bread is baked in an oven, at 220 degrees, for about an hour."
+    said = ScriptedModel(lambda ask: Reply(text=text, prompt_tokens=90, completion_tokens=10), "t")
+    reply = said._reply
+    no_likelihoods = AskFailed("unsupported", "a server")
+    said._reply = lambda q: reply(q) if isinstance(q, Ask) else no_likelihoods  # type: ignore[method-assign]
+    monkeypatch.setattr("forethought.stages.shared.load", lambda model: said)
+    server = ModelConfig(name="openai:m@http://localhost:1/v1")
+    prompts = [make_prompt(f"How do I bake {w} bread?", "benign", "t") for w in ("rye", "oat", "spelt")]
+
+    def run(tokens: int) -> int:
+        made = stages.synth(
+            tmp_path / "r", "refusal", prompts, load_policy("default"), server, server, blind=3, budget=Budget(tokens=tokens)
+        )  # fmt: skip
+        return int(json.loads((made.path / "usage.json").read_text())["asks"])
+
+    with pytest.raises(ForethoughtError, match=r"the budget would be exceeded: [34]00 of 450 tokens"):
+        run(450)
+    assert run(5000) == 6, "what the blind asks took is counted"
+
+
 class Slow:
     """A model that has its reply only after many steps that did not wait."""
 

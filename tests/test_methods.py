@@ -212,8 +212,12 @@ def test_a_circuit_breaker_of_a_model_that_refuses_keeps_its_refusals(tiny: Path
     settings = {"data": data, "steps": 1, "batch_size": 4, "validation": 0}
     first = stages.train(tmp_path / "first", model, config(**settings))
     changed = config(**settings | {"method": "circuit_breaker(max_tokens=6)", "init": str(first.path)})
-    counts = stages.train(tmp_path / "second", model, changed).info["counts"]
-    assert (counts["planned"], counts["ok"]) == (8, 8) and "without use to the method" not in counts
+    whole = stages.merge(tmp_path / "whole", str(first.path))
+    for name, init in (("second", first), ("third", whole)):
+        made = stages.train(tmp_path / name, model, changed.model_copy(update={"init": str(init.path)}))
+        counts = made.info["counts"]
+        assert (counts["planned"], counts["ok"]) == (8, 8) and "without use to the method" not in counts
+    assert made.info["config"]["model"] == str(whole.path) and made.info["config"]["init"] is None
 
 
 def latent_trainer(tiny: Path, tmp_path: Path) -> tuple[Any, dict[str, torch.Tensor]]:

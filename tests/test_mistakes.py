@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forethought.cli import main
+from forethought.cli.common import beside
 from forethought.config import DataConfig, TrainConfig
 from forethought.data import load_prompts, parse_data
 from forethought.errors import ForethoughtError
@@ -42,6 +43,26 @@ def test_a_file_without_our_columns_names_the_options_of_the_command(tmp_path: P
         load_prompts(config)
     with pytest.raises(ForethoughtError, match="--value label=harmful"):
         load_prompts(config.model_copy(update={"columns": {"text": "Goal"}}))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")])
+def test_memory_that_runs_out_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("forethought.talk.talk", full)
+    monkeypatch.setattr("sys.argv", ["forethought", "chat", "scripted:echo"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1 and capsys.readouterr().err.startswith("forethought: out of memory. Use dtype bfloat16")
+
+
+def test_the_run_that_one_stands_in_may_be_named(tmp_path: Path) -> None:
+    assert [beside(Path(p), "judged").name for p in ("runs/a", ".", "..")] == [
+        "a-judged", f"{Path.cwd().name}-judged", f"{Path.cwd().parent.name}-judged",
+    ]  # fmt: skip
 
 
 def test_a_run_that_kept_nothing_does_not_send_one_to_train(

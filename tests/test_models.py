@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV2Config, MistralConfig, NemotronConfig, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DeepseekV2Config,
+    MistralConfig,
+    NemotronConfig,
+    PreTrainedConfig,
+)
 
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Done, Flow, Job, Logprobs, run_flows
-from forethought.models import hub, load_model, locate_weights
+from forethought.models import hub, load_model, locate_weights, text_length
 from forethought.models.heap import keep_pages
 from forethought.models.hf import COLUMNS, HFModel, load_hf, load_tokenizer, load_weights
 from forethought.records import Message, Messages, Reply, Sampling, user
@@ -359,6 +366,19 @@ def test_a_slow_hub_is_not_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("huggingface_hub.get_session", Slow)
     assert not hub.is_out_of_reach()
     hub.is_out_of_reach.cache_clear()
+
+
+def test_a_revision_is_no_part_of_the_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, asked = AutoTokenizer.from_pretrained(tiny), []
+
+    def load(name: str, **how: Any) -> Any:
+        asked.append((name, how["revision"]))
+        return tokenizer
+
+    monkeypatch.setattr("forethought.models.hf.is_out_of_reach", lambda: False)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", load)
+    length, unit = text_length("hf:someone/model@v2")
+    assert unit == "tokens" and length("bread bread") and asked == [("someone/model", "v2")]
 
 
 def test_locating_weights_loads_nothing(tiny: Path) -> None:

@@ -143,6 +143,7 @@ def test_half_a_surrogate_pair_can_be_written(connect: Callable[..., OpenAIModel
     [
         ("long", "x" * 50_000, "too_long: HTTP 400: This model's maximum context length is 2048 tokens. Please shorten."),
         ("rejects", "x", "refused_by_server: HTTP 422: temperature is not supported"),
+        ("moderated", "x", "refused_by_server: HTTP 403: This model requires moderation."),
         ("breaks", "x", "refused_by_server: HTTP 500 on each of"),
         ("filter", "x", "refused_by_server: content_filter"),
         ("garbage", "x", "bad_reply: JSONDecodeError"),
@@ -165,8 +166,8 @@ def test_passing_failures_are_tried_again(connect: Callable[..., OpenAIModel], s
     before = len(server.requests())
     reply = ask(connect("flaky"), "try")
     assert isinstance(reply, Reply) and reply.text == "at last"
-    assert [r["status"] for r in server.requests()[before:]] == [503, 503, 200]
-    with pytest.raises(ForethoughtError, match=r"after 2 tries \(HTTP 503\)"):
+    assert [r["status"] for r in server.requests()[before:]] == [503, 530, 200]
+    with pytest.raises(ForethoughtError, match=r"after 2 tries \(HTTP 530\)"):
         ask(connect("flaky", tries=2), "try harder")
 
 
@@ -206,6 +207,8 @@ def test_models_that_know_the_most_tokens_by_their_newer_name(
     [
         ("none", "", "answered 404 for model 'none': The model `none` does not exist."),
         ("locked", "", "answered 401 for model 'locked': no key Check"),
+        ("spent", "", "answered 402 for model 'spent': Insufficient Balance"),
+        ("moved", "", "answered 308: it sends on to nowhere."),
         ("tiny", "/v2", "answered 404"),
         ("down", "", "no answer from"),
     ],

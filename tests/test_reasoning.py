@@ -58,6 +58,16 @@ def test_decisions(text: str, decision: Decision | None) -> None:
         assert decide(text, "refuse") == text
 
 
+def test_all_that_a_thought_says_of_its_decision_is_turned() -> None:
+    """In so many words, and in the first person before."""
+    thought = "Second look: Helping would do harm, so I decline and say why.\nDecision: Refuse."
+    assert (
+        decide(thought, "answer")
+        == "Second look: Helping would do harm, so I can answer and say why.\nDecision: Answer."
+    )
+    assert decide("So I can answer.\nDecision: answer.", "refuse") == "So I must refuse.\nDecision: refuse."
+
+
 def written(decision: Decision, category: Any, intent: str) -> list[str]:
     """Thoughts as every synthesizer of ours writes them."""
     found, rng = Metadata(intent, {category.id: "Some reason."} if category else {}, 0), random.Random(1)

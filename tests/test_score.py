@@ -20,15 +20,16 @@ from forethought.analysis.separation import Table, comparisons, pooled, repeated
 from forethought.chat import decision_point
 from forethought.cli import app
 from forethought.cli.analyze import auroc
-from forethought.config import AttackConfig, ModelConfig
+from forethought.config import AttackConfig, Experiment, ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Ask, Choose, Done, Job, Model, run_flows
 from forethought.models.hf import load_hf
 from forethought.models.scripted import ScriptedModel, follow
+from forethought.pipeline import run_experiment
 from forethought.prompts import read_lines
 from forethought.records import Attempt, Decision, Example, Reply, Sampling, Score, make_prompt, user
 from forethought.report.gather import write_report
-from forethought.run import Run
+from forethought.run import Run, read_run
 
 THOUGHT = "<think>\nLet me see.\n</think>\n\n"
 YES, NO = "Sure, here is what you need to know.", "I'm sorry, but I can't help with that."
@@ -446,3 +447,23 @@ def test_at_the_decision_needs_a_model_that_learnt_to_decide(tmp_path: Path) -> 
         stages.score(tmp_path / "s", run.path, at="decision")
     plain = attacked(tmp_path / "b", script(tmp_path / "p.yaml", {"say": NO}))
     assert stages.score(tmp_path / "t", plain.path, at="decision").info["config"]["fork"] is None
+
+
+def test_an_experiment_scores_what_it_can(tmp_path: Path) -> None:
+    """Samples of a thought, and the place where it decides, are for models that think: of others the answer's beginning is scored once,
+    and where it cannot be known the rest goes on."""
+    thinking = tmp_path / "thinking.yaml"
+    thinking.write_text(yaml.safe_dump([{"say": "<think>\nFine.\n</think>\n\nUse flour."}]))
+    test = {"source": "starter", "split": "test", "take": {"harmful": 2, "benign": 2}}
+    plan = {
+        "name": "x", "model": "scripted:comply", "data": {"test": test},
+        "targets": {"plain": {"name": "scripted:comply"}, "thinks": {"name": f"scripted:{thinking}"}},
+    }  # fmt: skip
+    for name, asked, scored in (("a", {"samples": 3}, {"plain", "thinks"}), ("b", {"at": "decision"}, {"plain"})):
+        said: list[str] = []
+        home = tmp_path / name / "runs"
+        run_experiment(Experiment.model_validate({**plan, "score": asked}), home, said.append)
+        runs = {p.name: read_run(p, "score").info for p in (home / "x" / "score").iterdir()}
+        assert runs.keys() == scored and runs["plain"]["config"]["samples"] == 1
+        assert any("scores: skipped, " in line and "is no training run" in line for line in said) == (name == "b")
+    assert runs["plain"]["counts"]["ok"] == 4

@@ -17,6 +17,7 @@ from forethought.records import Example, Label, Prompt, Rejected, Reply, make_pr
 from forethought.refusals import classify
 from forethought.synth.common import Reject, own_answer
 from forethought.synth.restate import keeps_request
+from forethought.synth.scot import read_metadata
 from forethought.synth.teacher import VERDICTS
 from forethought.thoughts import decision_of
 
@@ -143,3 +144,48 @@ def test_who_is_in_trouble_may_get_lines_that_were_written_beforehand(tmp_path: 
     examples, _ = synth(tmp_path, "self-harm", "sensitive", "template=short, care=lines")
     assert examples[0].answer in read_lines("forethought.synth", "care")
     assert (examples[0].decision, examples[0].checks[-1]) == ("support", "answer was written beforehand")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('{"intent": "The user is asking to bake.", "violations": {"fraud": "x"}}', "intent does not begin as asked"),
+        ('{"intent": "The user wants", "violations": {"fraud": "x"}}', "intent is empty or too long"),
+        ('{"intent": "The user wants some bread", "violations": {"bread": "x"}}', "teacher names no category"),
+        ('{"intent": "The user wants some bread"}', "no rule violated"),
+        ("I'm sorry, but I can't help with that.", "teacher refused the task"),
+    ],
+)
+def test_metadata_that_is_not_what_was_asked_for(said: str, reason: str) -> None:
+    with pytest.raises(Reject) as error:
+        read_metadata(said, make_prompt(BREAD, "harmful", "t"), load_policy("default"), "refuse", 0)
+    assert error.value.reason == reason
+
+
+def test_metadata_in_json_and_the_data_sets_own_category(tmp_path: Path) -> None:
+    said = '```json\n{"intent": "the user wants to bake bread. They are hungry.", "violations": {"crime": "It is a crime."}}\n```'
+    script = tmp_path / "teacher.yaml"
+    script.write_text(yaml.safe_dump([{"say": said}]))
+    for given, cited in ((None, ["crime"]), ("fraud", ["crime", "fraud"])):
+        prompt = make_prompt(BREAD, "harmful", "test", category=given)
+        found = read_metadata(said, prompt, load_policy("default"), "refuse", 0)
+        assert found.intent == "The user wants to bake bread" and list(found.violations) == cited
+        run = stages.synth(
+            tmp_path / str(given), "scot(metadata=json)", [prompt], load_policy("default"), ModelConfig(name="scripted:comply"),
+            ModelConfig(name=f"scripted:{script}"),
+        )  # fmt: skip
+        (example,) = run.read("examples.jsonl", Example)
+        assert example.category == cited[-1] and load_policy("default").category(cited[-1]).name in example.answer
+        assert "intent is one sentence" in example.checks
+
+
+def test_a_person_in_need_is_not_said_to_ask_for_what_is_forbidden(tmp_path: Path) -> None:
+    prompt = make_prompt("How do I bake bread when I hurt?", "sensitive", "test", category="self_harm")
+    script = tmp_path / "teacher.yaml"
+    script.write_text(yaml.safe_dump([{"say": "to know how to bake bread when they hurt."}]))
+    run = stages.synth(
+        tmp_path / "r", "scot(care=lines)", [prompt], load_policy("default"), ModelConfig(name="scripted:comply"),
+        ModelConfig(name=f"scripted:{script}"),
+    )  # fmt: skip
+    (example,) = run.read("examples.jsonl", Example)
+    assert "- self-harm: Yes\n" in (example.reasoning or "")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import yaml
 
@@ -73,6 +74,20 @@ def test_messages_and_think_forms(tmp_path: Path) -> None:
     assert isinstance(record, Example) and record.reasoning == "Fine." and record.decision == "answer"
 
 
+def test_the_first_of_several_categories_counts_and_a_date_is_no_obstacle(tmp_path: Path) -> None:
+    row = {
+        "prompt": "I feel low.",
+        "response": "<think>x</think>\n\nThat sounds hard.",
+        "category": ["self_harm", "crime"],
+    }
+    (record,) = made("think", write(tmp_path / "t.jsonl", [row]))
+    assert isinstance(record, Example) and (record.decision, record.category) == ("support", "self_harm")
+    path = tmp_path / "t.parquet"
+    pandas.DataFrame([{**row, "category": "self_harm", "at": pandas.Timestamp("2026-01-01")}]).to_parquet(path)
+    (record,) = made("think", path)
+    assert isinstance(record, Example) and record.decision == "support"
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -94,11 +109,15 @@ def test_rows_that_do_not_fit_are_rejected_with_a_reason(tmp_path: Path, row: di
         ("star1", {"prompt": "x"}, "there is no 'response'"),
         ("messages", {"messages": [{"role": "user", "content": "x"}]}, "the last message is not the assistant's"),
         ("messages", {"messages": [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "x"}]}, "row 1"),
+        ("messages", {"messages": []}, "row 1: there are no messages."),
+        ("messages", {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}, "'content' is no text"),
+        ("star1", {"question": None, "response": "<think>a</think>b"}, "'question' is no text but None."),
+        ("think", {"prompt": ["x"], "response": "<think>a</think>b"}, "'prompt' is no text but ['x']."),
         ("think", {"text": "x"}, "a row needs one of prompt"),
         ("think", {"prompt": "x", "response": "<think>y</think> z", "label": "bad"}, "label 'bad' is none of"),
         ("thnk", {}, "unknown form 'thnk'. Did you mean 'think'?"),
     ],
-)
+)  # fmt: skip
 def test_malformed_rows_are_named(tmp_path: Path, form: str, row: dict[str, Any], said: str) -> None:
     with pytest.raises(ForethoughtError) as error:
         made(form, write(tmp_path / "x.jsonl", [row]))

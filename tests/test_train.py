@@ -317,6 +317,22 @@ def test_hold_out_keeps_topics_together() -> None:
     assert not {e.prompt.topic for e in kept} & {e.prompt.topic for e in held}
 
 
+def test_hold_out_keeps_the_wordings_of_a_prompt_together() -> None:
+    prompts = [make_prompt(f"Bake {i}", "benign", "t", id=f"p{i}") for i in range(60)]
+    prompts += [p.model_copy(update={"id": f"{p.id}~slang", "style": "slang"}) for p in prompts]
+    plain = examples(1)[0]
+    kept, held = sides.hold_out([plain.model_copy(update={"prompt": p}) for p in prompts], 0.3)
+    assert held and not {e.prompt.base for e in kept} & {e.prompt.base for e in held}
+
+
+@pytest.mark.parametrize("method", ["lat", "dpo(max_tokens=4)", "circuit_breaker", "r2d2"])
+@pytest.mark.parametrize("ignored", [{"pairing": True}, {"decision_weight": 8}])
+def test_what_a_method_does_not_heed_it_refuses(method: str, ignored: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"has a loss of its own, in which (pairing|decision_weight) has no part"):
+        config(method=method, **ignored)
+    assert config(method="refusal", **ignored)
+
+
 def test_same_seed_same_weights(tiny: Path, tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):

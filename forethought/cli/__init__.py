@@ -25,7 +25,7 @@ from forethought.cli import (
     synth,
     train,
 )
-from forethought.errors import ForethoughtError
+from forethought.errors import NO_ROOM, ForethoughtError, is_out_of_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,9 +73,9 @@ def main() -> None:
         code = 130
     except typer.Exit as done:
         sys.exit(done.exit_code)
-    except MemoryError:
-        _stop("out of memory. Use a smaller model or batch.", 1)
     except Exception as error:
+        if is_out_of_memory(error):
+            _stop(NO_ROOM, 1)
         if hasattr(error, "format_message"):  # click's own usage errors
             _stop(error.format_message(), 2)
         raise

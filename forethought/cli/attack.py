@@ -96,7 +96,7 @@ def attack(
     by = f", with {attacker} as attacker" if asked else ""
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")
     roles = {
-        role: model_config(name, None, "float32", concurrency)
+        role: model_config(name, None, dtype, concurrency)
         for role, name in (("attacker", attacker), ("helper", helper))
         if name
     }

@@ -35,6 +35,12 @@ Values = Annotated[
 ]
 
 
+def beside(path: Path, ending: str) -> Path:
+    """What is made of the run at `path` by default: a directory beside it, for `.` too."""
+    whole = path.resolve() if path.name in ("", "..") else path
+    return whole.with_name(f"{whole.name}-{ending}")
+
+
 def model_config(name: str, system: str | None, dtype: str, concurrency: int = 32, think: bool = False) -> Any:
     from pydantic import ValidationError
 

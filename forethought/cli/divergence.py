@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Overwrite, Seed
+from forethought.cli.common import Overwrite, Seed, beside
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError
 
@@ -44,7 +44,7 @@ def divergence(
         raise ForethoughtError("two runs have the same name. Rename one, so that they can be told apart.")
     found: list[tuple[str, Any]] = []
     for path in attempts:
-        where = out or path.with_name(f"{path.name}-divergence")
+        where = out or beside(path, "divergence")
         made = stages.diverge(where, path, thinking=thinks, take=take, seed=seed, overwrite=overwrite)
         stages.unload()
         found += [(path.name, r) for r in stages.read_looks(made.path)]

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from forethought.cli.common import Concurrency, ListIt, Overwrite, Seed, commas, listed, number, pairs, wrote
+from forethought.cli.common import (
+    Concurrency,
+    Dtype,
+    ListIt,
+    Overwrite,
+    Seed,
+    beside,
+    commas,
+    listed,
+    model_config,
+    number,
+    pairs,
+    wrote,
+)
 from forethought.errors import ForethoughtError
 
 Judges = Annotated[str, typer.Option(help="Lines of --list, separated by commas.")]
@@ -37,6 +50,7 @@ def judge(
     judges: Judges = "refusal",
     model: Behind = None,
     models: Models = None,
+    dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
@@ -57,8 +71,8 @@ def judge(
     from forethought import stages
     from forethought.stages.judging import aimed_at
 
-    where = out or attempts.with_name(f"{attempts.name}-judged")
-    behind = _models(model, models, concurrency)
+    where = out or beside(attempts, "judged")
+    behind = _models(model, models, dtype, concurrency)
     spoken = stages.judge(where, attempts, commas(judges), *behind, seed=seed, overwrite=overwrite)
     for key, count in spoken.info["counts"].items():
         print(f"  {key}: {count}")
@@ -75,6 +89,7 @@ def calibrate(
     judges: Judges = "keywords,refusal,learned_refusal,learned_harm",
     model: Behind = None,
     models: Models = None,
+    dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
     kinds: Annotated[
         str | None,
@@ -95,7 +110,7 @@ def calibrate(
     from forethought.records import digest
     from forethought.run import code_hash
 
-    one, others = _models(model, models, concurrency)
+    one, others = _models(model, models, dtype, concurrency)
     about: dict[str, Any] = dict(pairs(commas(kinds or "")))
     asked = digest(str(labels), judges, model, models, kinds, seed, code_hash(), length=8)
     where = out or Path("runs") / f"calibrate-{asked}"
@@ -234,10 +249,8 @@ def _span(low: float | None, high: float | None) -> str:
     return f"({number(low)}-{number(high)})"
 
 
-def _models(model: str | None, models: str | None, concurrency: int) -> tuple[Any, dict[str, Any]]:
+def _models(model: str | None, models: str | None, dtype: str, concurrency: int) -> tuple[Any, dict[str, Any]]:
     """The model behind the judges, and those of single judges."""
-    from forethought.config import ModelConfig
-
     named = pairs(commas(models or "")).items()
-    found = {judge: ModelConfig(name=name, concurrency=concurrency) for judge, name in named}
-    return (ModelConfig(name=model, concurrency=concurrency) if model else None), found
+    found = {judge: model_config(name, None, dtype, concurrency) for judge, name in named}
+    return (model_config(model, None, dtype, concurrency) if model else None), found

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Overwrite, PolicyName, Seed, commas, named_runs, wrote
+from forethought.cli.common import Overwrite, PolicyName, Seed, beside, commas, named_runs, wrote
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError, nearest
 
@@ -163,7 +163,7 @@ def causal(
 
     made = read_run(attempts)
     if made.info["command"] != "causal":
-        where = out or attempts.with_name(f"{attempts.name}-causal")
+        where = out or beside(attempts, "causal")
         made = stages.causal(
             where, attempts, take=take, judges=commas(judges), max_tokens=max_tokens, seed=seed, overwrite=overwrite
         )

@@ -34,7 +34,8 @@ def hub_rows(name: str, subset: str = "", split: str = "", **options: str | bool
             f"cannot load '{name}' from the hub: {_first_line(error)} "
             f"If it is gated, accept its terms on the hub's page of '{name}' and run `hf auth login`."
         ) from error
-    except (ConnectionError, OSError, ValueError) as error:
+    # The last: sets that are a script, which no longer runs.
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         raise ForethoughtError(f"cannot load '{name}' from the hub: {_first_line(error)}") from error
     return iter(enumerate(rows, 1))
 

@@ -45,11 +45,11 @@ def text_length(spec: str) -> tuple[Callable[[str], int], str]:
     spec, _ = deployment(spec)
     if spec.partition(":")[0] in ("scripted", "openai"):
         return (lambda text: len(text.split())), "words"
-    from transformers import AutoTokenizer
+    from forethought.models.hf import load_tokenizer
 
     source, adapter = locate_weights(spec)
     has_own = adapter is not None and (adapter / "tokenizer_config.json").exists()
-    tokenizer = AutoTokenizer.from_pretrained(adapter if has_own else source)
+    tokenizer = load_tokenizer(str(adapter) if has_own else source)
     return (lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])), "tokens"
 
 

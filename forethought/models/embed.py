@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from forethought.models import locate_embedder, locate_weights
+from forethought.models.hf import from_source, load_tokenizer
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 MAX_TOKENS = 256
@@ -24,11 +25,11 @@ def load_embedder(spec: str = "minilm") -> Embed:
     `spec` is `minilm` (Wang et al. 2020, arXiv 2002.10957; d = 384) or any local model. Raises ForethoughtError where it is not there.
     """
     where = str(locate_embedder()) if spec == "minilm" else locate_weights(spec)[0]
-    tokenizer = AutoTokenizer.from_pretrained(where)
+    tokenizer = load_tokenizer(where)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    model = AutoModel.from_pretrained(where).eval()
+    model = from_source(AutoModel, where).eval()
 
     @torch.inference_mode()
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -22,7 +22,10 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question
 from forethought.records import Message, Reply, digest
 
-RETRY = {408, 409, 425, 500, 502, 503, 504}
+# What may pass; every status from 500 on may too (proxies before a server that is down have numbers of their own).
+PASSING = {408, 409, 425}
+# The key, the credit, the model's name or the URL, so no matter which prompt it was.
+UNUSABLE = {401, 402, 403, 404}
 LIMITED = 429
 # Seconds that a server may ask for between two tries.
 LONGEST_WAIT = 120.0
@@ -141,20 +144,26 @@ class OpenAIModel:
                 failed += time.monotonic() - max(started, self._heard) > self._patience
                 self._say_limited()
                 continue
-            if status in RETRY:
+            if status in PASSING or status >= 500:
                 problem, pause, failed = f"HTTP {status}", asked_to_wait(response), failed + 1
                 continue
             self._heard = time.monotonic()
             if status == 400 and NEWER_MOST not in body and NEWER_MOST in _message(response):
                 self._most = NEWER_MOST
                 continue
-            if status in (401, 403, 404):
+            text = "" if status < 300 else _message(response)
+            if 300 <= status < 400:
+                to = response.headers.get("Location", "nowhere")
                 raise ForethoughtError(
-                    f"{self._url} answered {status} for model '{self._model}': {_message(response)} "
-                    "Check the model's name, the URL and FORETHOUGHT_API_KEY."
+                    f"{self._url} answered {status}: it sends on to {to}. Write the URL that it means."
+                )
+            # A relay's filter of what comes in (OpenRouter's) answers 403 too, and is about this prompt.
+            if status in UNUSABLE and not (status == 403 and "flagged" in text.lower()):
+                raise ForethoughtError(
+                    f"{self._url} answered {status} for model '{self._model}': {text} "
+                    "Check the model's name, the URL, FORETHOUGHT_API_KEY and the credit that it has."
                 )
             if status >= 400:
-                text = _message(response)
                 long = (
                     "context length" in text.lower() or "maximum context" in text.lower() or "too long" in text.lower()
                 )
@@ -241,9 +250,12 @@ def load_openai(spec: str, system: str | None = None, concurrency: int = 32) -> 
 
 def _message(response: httpx.Response) -> str:
     try:
-        error = response.json().get("error", response.text)
+        body = response.json()
     except ValueError:
-        error = response.text
+        body = None
+    # Google's servers put it in a list.
+    body = body[0] if isinstance(body, list) and body else body
+    error = body.get("error", response.text) if isinstance(body, dict) else response.text
     text = error.get("message", str(error)) if isinstance(error, dict) else str(error)
     return " ".join(text.split())[:300]
 

@@ -7,16 +7,19 @@ from typing import Literal
 from forethought.analysis.causal import plans
 from forethought.analysis.log_odds import thinks
 from forethought.analysis.rates import applies
+from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt
 from forethought.run import Run
+from forethought.stages.scoring import fork_of
 
 Analysis = Literal["score", "causal", "divergence"]
 
 
-def not_for(analysis: Analysis, source: Run) -> str:
-    """Why an analysis cannot be made of a finished attack run; empty where it can."""
-    target = source.info["config"]["target"]["name"]
+def not_for(analysis: Analysis, source: Run, at: Literal["answer", "decision"] = "answer") -> str:
+    """Why an analysis cannot be made of a finished attack run, a score `at` that place; empty where it can."""
+    model = ModelConfig.model_validate(source.info["config"]["target"])
+    target = model.name
     if target.startswith("openai:"):
         return f"{target} is behind a server, and this needs a local model"
     if analysis == "divergence" and target.startswith("scripted:"):
@@ -26,6 +29,11 @@ def not_for(analysis: Analysis, source: Run) -> str:
         thinking = thinks(attempts)
     except ForethoughtError as error:
         return str(error)
+    if analysis == "score" and at == "decision" and thinking:
+        try:
+            fork_of(model)
+        except ForethoughtError as error:
+            return str(error)
     if analysis == "causal":
         return _untestable(attempts) if thinking else f"{target} does not think before it answers"
     direct = {a.prompt.label for a in attempts if a.attack == "direct" and applies(a)}

@@ -13,6 +13,7 @@ from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Done, Flow, Job
+from forethought.models import deployment
 from forethought.records import (
     Attempt,
     Found,
@@ -109,7 +110,7 @@ def others(
             raise ForethoughtError(
                 f"the attack '{spec}' needs {needs}. Name one: --attacker MODEL, or attack.attacker; 'target' is the target itself."
             )
-    itself = target.model_copy(update={"system": None})
+    itself = target.model_copy(update={"name": deployment(target.name)[0], "system": None})
     found = {"attacker": attacker, "helper": helper or attacker}
     # A model that no attack asks is not loaded: it would take memory, and make the run another one.
     used = {r: m for r, m in found.items() if m is not None and any(may_ask(spec, r) for spec in config.attacks)}

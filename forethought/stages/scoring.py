@@ -48,7 +48,7 @@ def score(
         raise ForethoughtError(
             f"{samples} samples of the thought, but this model does not think. Leave out --samples, or say --thinks."
         )
-    fork = _fork(target) if at == "decision" and thought else None
+    fork = fork_of(target) if at == "decision" and thought else None
     if fork and samples > 1:
         raise ForethoughtError("at the decision every way to decide is scored: leave out --samples.")
     sampling = Sampling(
@@ -87,7 +87,7 @@ def score(
     return run
 
 
-def _fork(target: ModelConfig) -> Fork:
+def fork_of(target: ModelConfig) -> Fork:
     """Where the thoughts that a model was trained on decide. ForethoughtError where that cannot be told."""
     if not (Path(target.name) / "run.json").exists():
         raise ForethoughtError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -77,10 +79,12 @@ def execute(
     total: int,
     seed: int,
     budget: Budget | None = None,
+    pilot: bool = True,
 ) -> None:
     """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there.
 
-    With a budget, PILOT jobs run first: what all would cost is estimated from them, and too much stops the run.
+    With a budget, PILOT jobs run first: what all would cost is estimated from them, and too much stops the run. Without `pilot`, what
+    has been used up is all that stops it.
     """
     models = {role: load(model) for role, model in roles.items()} if jobs else {}
     meter = Meter(budget, run.path / "usage.json") if budget and jobs else None
@@ -88,7 +92,7 @@ def execute(
         models = {r: Metered(m, meter) if roles[r].name.startswith("openai:") else m for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
     errors, replies, first = 0, 0, total - len(jobs)
-    parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
+    parts = [jobs[:PILOT], jobs[PILOT:]] if meter and pilot else [jobs]
 
     def heard(number: int) -> None:
         nonlocal replies
@@ -120,6 +124,8 @@ def execute(
 
 
 def cache_path(run: Path) -> Path:
-    """The reply cache that runs under the same `runs` directory share; beside the run where there is none of that name."""
+    """The reply cache that this host's runs under the same `runs` directory share; beside the run where there is none of that name.
+    One file a host: SQLite's write-ahead log breaks where hosts share it over a network file system."""
     home = next((p for p in run.absolute().parents if p.name == "runs"), run.absolute().parent)
-    return home / ".cache" / "replies.sqlite"
+    host = re.sub(r"[^\w.-]", "_", platform.node()) or "here"
+    return home / ".cache" / f"replies-{host}.sqlite"

@@ -100,7 +100,7 @@ def synth(
     kept, rejected = run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
     kept.sort(key=lambda e: order[e.prompt.base])
     rejected.sort(key=lambda r: order[r.prompt.base])
-    decided = _decide_blind(run, wanted, policy, roles, blind, seed)
+    decided = _decide_blind(run, wanted, policy, roles, blind, seed, budget)
     _finish(run, kept, rejected, len(prompts), policy, target.name, {"blind": decided} if decided else {})
     return run
 
@@ -220,7 +220,13 @@ def _forget_last(run: Run) -> set[str]:
 
 
 def _decide_blind(
-    run: Run, prompts: list[Prompt], policy: Policy, roles: dict[str, ModelConfig], n: int, seed: int
+    run: Run,
+    prompts: list[Prompt],
+    policy: Policy,
+    roles: dict[str, ModelConfig],
+    n: int,
+    seed: int,
+    budget: Budget | None,
 ) -> dict[str, dict[str, int]]:
     """{label: {n, right, exact, unclear}} of the teacher's decisions without the label; `right` says whether it answers just what is to be
     answered, `exact` also tells refusal from support."""
@@ -240,5 +246,15 @@ def _decide_blind(
 
     jobs = [Job(p.id, partial(blind_decision, p, policy)) for p in chosen]
     if jobs:
-        execute(run, "teacher without the label", jobs, {"teacher": roles["teacher"]}, save, len(jobs), seed)
+        execute(
+            run,
+            "teacher without the label",
+            jobs,
+            {"teacher": roles["teacher"]},
+            save,
+            len(jobs),
+            seed,
+            budget,
+            pilot=False,
+        )
     return {label: dict(found[label]) for label in LABELS if label in found}

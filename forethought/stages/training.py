@@ -37,10 +37,12 @@ def train(
     if not given:
         if config.init is not None and locate_weights(config.init)[1] is None:
             # Whole weights are a model like any other; an adapter is gone on with.
-            model, config = config.init, config.model_copy(update={"init": None})
+            model = config.init
         examples, of_data = read_examples(config)
         hashes |= of_data
         settings = {**config.model_dump(mode="json"), "model": model}
+        if config.init == model:
+            settings["init"] = None
     used = [ModelConfig(name=n) for n in (model, config.init) if n]
     run = _open(out, settings, {**hashes, **weights_of(*used)}, seed, overwrite)
     if run.finished:

@@ -39,10 +39,11 @@ def import_rows(form: str, path: Path, policy: Policy, label: Label | None = Non
     for number, row in read_rows(path):
         try:
             said, thought, answer, fields = FORMS[form](row)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             why = describe_validation(error, Message) if isinstance(error, ValidationError) else _why(error)
             raise ForethoughtError(f"{path.name}, row {number}: {why} Is it of the form '{form}'?") from error
-        if is_about_minors(json.dumps(row, ensure_ascii=False)):
+        # Parquet files hold dates and bytes too.
+        if is_about_minors(json.dumps(row, ensure_ascii=False, default=str)):
             continue
         given = fields.pop("label", None) or label
         if given is not None and given not in LABELS:
@@ -100,22 +101,22 @@ def _guess(declined: bool, category: Any, policy: Policy) -> Label:
 
 
 def _star1(row: Row) -> Read:
-    parts = split(row["response"])
+    parts = split(_text(row, "response"))
     if parts.status != "ok":
         raise ValueError(f"the response does not hold one closed thought ({parts.status}).")
-    categories = row.get("category") or []
-    fields = {"category": categories[0] if isinstance(categories, list) and categories else categories}
     # Its own ids are row numbers, so content hashes name the rows.
-    return row["question"], parts.reasoning, parts.answer, {k: v for k, v in fields.items() if v}
+    return _text(row, "question"), parts.reasoning, parts.answer, _fields({"category": row.get("category")})
 
 
 def _messages(row: Row) -> Read:
     turns = list(row["messages"])
+    if not turns:
+        raise ValueError("there are no messages.")
     last = dict(turns.pop())
     if last.get("role") != "assistant":
         raise ValueError("the last message is not the assistant's.")
     thought = last.get("reasoning_content") or last.get("reasoning")
-    answer = str(last["content"])
+    answer = _text(last, "content")
     if thought is None:
         parts = split(answer)
         if parts.status == "unclosed":
@@ -129,12 +130,21 @@ def _think(row: Row) -> Read:
     prompt, response = (next((n for n in names if row.get(n)), None) for names in (PROMPTS, RESPONSES))
     if prompt is None or response is None:
         raise ValueError(f"a row needs one of {', '.join(PROMPTS)} and one of {', '.join(RESPONSES)}.")
-    parts = split(str(row[response]))
-    return str(row[prompt]), parts.reasoning, parts.answer, _fields(row)
+    parts = split(_text(row, response))
+    return _text(row, prompt), parts.reasoning, parts.answer, _fields(row)
 
 
 def _fields(row: Row) -> dict[str, Any]:
-    return {k: row[k] for k in ("id", "label", "category") if row.get(k) not in (None, "")}
+    """What else is known of a row; of several categories the first."""
+    known = {k: row.get(k) for k in ("id", "label", "category")}
+    firsts = {k: next(iter(v), None) if isinstance(v, list) else v for k, v in known.items()}
+    return {k: v for k, v in firsts.items() if v not in (None, "")}
+
+
+def _text(row: Row, name: str) -> str:
+    if not isinstance(row[name], str):
+        raise ValueError(f"'{name}' is no text but {row[name]!r}."[:200])
+    return str(row[name])
 
 
 def _why(error: Exception) -> str:

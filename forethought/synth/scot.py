@@ -25,7 +25,7 @@ from forethought.records import Decision, Example, Prompt, Rejected, Sampling
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_first, reasoned_refusal
+from forethought.synth.common import PACKAGE, Care, Reject, answer_to, first_sentence, lower_first, reasoned_refusal
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.restate import PREFIX, RULE, restate
 from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
@@ -79,7 +79,9 @@ def scot(
                 found = yield from ask_in_steps(prompt, policy, decision, tries, candidates, template == "rules")
             else:
                 found = yield from ask_for_json(prompt, policy, decision, tries)
-            category = next((c for c in policy.categories if c.id in found.violations), None)
+            # The data set's own, where it names one; of what the teacher names the first in the policy's order.
+            known = [c for c in (policy.find(prompt), *policy.categories) if c is not None]
+            category = next((c for c in known if c.id in found.violations), None)
             if decision == "refuse":
                 if category is None:
                     raise Reject("no rule violated")
@@ -103,7 +105,7 @@ def scot(
             sample=max(0, found.sample),
             checks=(
                 *(("teacher agrees with the label",) if verify else ()),
-                "intent by rule" if found.sample == RULE else "intent is one faithful sentence",
+                "intent by rule" if found.sample == RULE else f"intent is one {'faithful ' if led else ''}sentence",
                 check,
             ),
         )
@@ -121,7 +123,8 @@ def ask_in_steps(
     if category is None:
         return Metadata(intent.text, {}, intent.sample)
     reason = ""
-    lines = category.not_allowed
+    # A person in need asks for nothing of what is not allowed.
+    lines = category.not_allowed if decision == "refuse" else ()
     if reasons and len(lines) > 1:
         messages, neutral = (
             fill_messages(
@@ -171,12 +174,21 @@ def read_metadata(text: str, prompt: Prompt, policy: Policy, decision: Decision,
     known = {c.id for c in policy.categories if c.respond != "answer"}
     if not all(k in known and isinstance(v, str) and v.strip() for k, v in violations.items()):
         raise Reject("teacher names no category", text[:200])
-    said = found["intent"].strip().removeprefix(PREFIX).strip().rstrip(".")
+    begun = found["intent"].strip()
+    if not begun.lower().startswith(PREFIX.lower()):
+        raise Reject("intent does not begin as asked", begun[:200])
+    said = first_sentence(begun[len(PREFIX) :])
     if not 2 <= len(said.split()) <= 60 or "<" in said:
         raise Reject("intent is empty or too long", said[:200])
+    if classify(f"{PREFIX} {said}").label == "refusal":
+        raise Reject("intent is not an intent", said[:200])
     if decision != "answer":
         wanted = {c.id for c in policy.categories if c.respond == decision}
         violations = {k: v for k, v in violations.items() if k in wanted}
+        # What the data set says holds, whatever the teacher finds, as where it is asked step by step.
+        own = policy.find(prompt)
+        if own is not None and own.respond == decision:
+            violations.setdefault(own.id, "")
         if not violations:
             raise Reject("no rule violated", text[:200])
     return Metadata(f"{PREFIX} {said}", violations if decision != "answer" else {}, sample)

@@ -166,7 +166,7 @@ def write_freely(role: RoleName, messages: Messages, sample: int, max_tokens: in
     decision = next(d for d in VERDICTS if d == match["decision"].lower())
     if any(tag in reply.text for tag in (OPEN, CLOSE)):
         raise Reject("teacher wrote think tags", reply.text[:200])
-    return Written(match["thought"], decision, match["answer"])
+    return Written(match["thought"], decision, match["answer"].strip())
 
 
 def _refuses(text: str) -> bool:

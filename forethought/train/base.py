@@ -37,7 +37,8 @@ class Base:
 
 
 def open_base(name: str, init: str | None) -> Base:
-    """Tokenizer and layout of a model, before its weights are loaded. ForethoughtError where `init` is an adapter of another model."""
+    """Tokenizer and layout of a model, before its weights are loaded. `init` is an adapter of it, or names whole weights
+    again. ForethoughtError where it is of another model."""
     source, adapter = locate_weights(name)
     if adapter is not None:
         raise ForethoughtError(
@@ -46,7 +47,7 @@ def open_base(name: str, init: str | None) -> Base:
         )
     if init is not None:
         other, adapter = locate_weights(init)
-        if adapter is None or other != source:
+        if other != source or (adapter is None and init != name):
             raise ForethoughtError(
                 f"init '{init}' is no adapter of '{name}'. Whole weights are trained as model={init}."
             )

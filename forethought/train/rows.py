@@ -19,7 +19,7 @@ def hold_out(examples: list[Example], share: float) -> tuple[list[Example], list
     """(training, validation) rows; whole topics are held out, so that look-alikes stay together."""
 
     def held(example: Example) -> bool:
-        return int(digest(example.prompt.topic or example.prompt.id, length=8), 16) / 16**8 < share
+        return int(digest(example.prompt.topic or example.prompt.base, length=8), 16) / 16**8 < share
 
     return [e for e in examples if not held(e)], [e for e in examples if held(e)]
 

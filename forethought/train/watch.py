@@ -14,12 +14,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, is_out_of_memory
 from forethought.models.heap import give_back
 from forethought.progress import Progress
 from forethought.train.launch import is_first, wait
-
-MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 class Watch(TrainerCallback):
@@ -62,7 +60,7 @@ def explain_memory(folder: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise ForethoughtError(
             "out of memory. Lower rows_per_forward (a step's batch_size stays the same) or max_length, or set "
