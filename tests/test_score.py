@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from forethought.models.scripted import ScriptedModel, follow
 from forethought.pipeline import run_experiment
 from forethought.prompts import read_lines
 from forethought.records import Attempt, Decision, Example, Reply, Sampling, Score, make_prompt, user
-from forethought.report.gather import write_report
+from forethought.report.gather import gather, read_models, write_report
+from forethought.report.page import render
 from forethought.run import Run, read_run
 
 THOUGHT = "<think>\nLet me see.\n</think>\n\n"
@@ -224,6 +226,12 @@ def test_a_report_says_what_is_lost_from_direct(tmp_path: Path) -> None:
         runs[name] = [judge.path, stages.score(tmp_path / f"{name}-scored", run.path).path]
     page = write_report(tmp_path / "page.html", runs, title="t", reference="good").read_text(encoding="utf-8")
     assert ">50 lost from direct" in page and ">±0 lost from direct" in page and "+50 from good" in page
+    assert "where the answer begins, behind the thought of a model that thinks" in page
+    models = read_models(runs)
+    data = gather(models, title="t").model_copy(update={"decided": ("weak",)})
+    decided = render(data, models)
+    said = re.sub(r"<[^>]+>", "", decided[decided.index("Where they are read") :][:900])
+    assert re.search(r"of\s+\S*weak\S*, where the thought decides; of the others, where the answer begins", said), said
     with open(tmp_path / "page.metrics.csv") as file:
         rows = {(r["model"], r["measure"], r["attack"], r["label"]): r for r in csv.DictReader(file)}
     assert rows["weak", "loss less that of", "style_json", "benign"]["value"] == "0.5"

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+import shutil
 import sys
 import zlib
 from dataclasses import replace
@@ -105,6 +106,19 @@ def test_no_text_survives_on_a_page_that_is_shared(made: SimpleNamespace) -> Non
     assert "This page was made to be shared" in page
 
 
+def test_what_a_model_was_made_from_keeps_no_paths(made: SimpleNamespace) -> None:
+    place = "/home/a person's folder"
+    method = f"lat on srg(guidelines={place}/x.yaml) (steps 60)"
+    first, *others = made.data.models
+    card = first.model_copy(update={"method": method, "init": f"{place}/refusal"})
+    note = f"The policy '{place}/p.yaml' has changed."
+    data = made.data.model_copy(update={"models": (card, *others), "policy": f"{place}/p.yaml", "policy_note": note})
+    assert place in everything(render(data, made.models)).replace("&#39;", "'")
+    page = render(masked(data), made.models, redacted=True)
+    assert "person's folder" not in everything(page)
+    assert "lat on srg(guidelines=x.yaml) (steps 60), starting from refusal" in page
+
+
 def test_names_of_attacks_and_judges_keep_no_paths(tmp_path: Path) -> None:
     home = tmp_path / "a person's folder"
     home.mkdir()
@@ -201,6 +215,14 @@ def test_runs_are_put_together_by_what_they_attacked(made: SimpleNamespace, tmp_
         by_target([("x", judge / "scot"), ("x", judge / "refusal")])
     with pytest.raises(ForethoughtError, match="holds no run"):
         by_target([("", tmp_path)])
+    # The same model with its thought opened by the template is another one.
+    for kind, key, value in (("attack", "target", None), ("judge", "attempts", str(tmp_path / "attack" / "opened"))):
+        place = tmp_path / kind / "opened"
+        shutil.copytree(made.home / kind / "scot", place)
+        info = json.loads((place / "run.json").read_text())
+        info["config"][key] = value or {**info["config"][key], "think": True}
+        (place / "run.json").write_text(json.dumps(info))
+    assert set(by_target([("", made.home), ("", tmp_path)])) == {"refusal", "scot", "untuned", "opened"}
 
 
 def test_the_command_compares_and_masks(made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -17,13 +17,14 @@ from forethought.records import Attempt, Record, Verdict
 
 
 class ModelCard(Record):
-    """One model of the comparison. `trained_on` is empty for an untuned one, whose training is unknown: then `distribution` is None.
-    `data` counts the training rows by what they are (source, category, ...), `losses` are (step, training loss)."""
+    """One model of the comparison. `init` is the training run that its training began with. `trained_on` is empty for an untuned one, whose
+    training is unknown: then `distribution` is None. `data` counts the training rows by what they are (source, category, ...), `losses` are (step, training loss)."""
 
     name: str
     base: str
     system: str | None = None
     method: str = "none"
+    init: str = ""
     trained_on: dict[str, int] = {}
     rejected: dict[str, int] = {}
     steps: int = 0
@@ -92,8 +93,9 @@ class ReportData(Record):
     """Everything on the page, computed from run directories alone.
 
     `reference` is the model that the others are compared with; `agreement` is keyed by model, with all models together under an empty
-    name; so are `abilities`, and `ability_changes` from the reference. `categories` are the policy's names by id, `neighbours` lead from
-    refused requests to harmless ones that were answered, and `policy_note` says by which policy, or why there are none.
+    name; so are `abilities`, and `ability_changes` from the reference. `decided` are the models whose log-odds are read where their
+    thought decides. `categories` are the policy's names by id, `neighbours` lead from refused requests to harmless ones that were
+    answered, and `policy_note` says by which policy, or why there are none.
     """
 
     title: str
@@ -119,6 +121,7 @@ class ReportData(Record):
     tries: tuple[Tries, ...] = ()
     costs: tuple[Cost, ...] = ()
     lengths: tuple[Length, ...] = ()
+    decided: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()
     separations: tuple[Separation, ...] = ()
     auroc_changes: tuple[Compared, ...] = ()

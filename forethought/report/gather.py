@@ -209,12 +209,12 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     rejected = synth_run.read("rejected.jsonl", Rejected)
     metrics: dict[str, Any] = train_run.info["metrics"]
     reasons = any(e.reasoning for e in examples)
-    before = f", starting from {config['init']}" if config.get("init") else ""
     card = ModelCard(
         name=model.name,
         base=config["model"],
         system=target["system"],
-        method=f"{config['method']} on {synth_run.info['config']['method']} ({changed(config)}){before}",
+        method=f"{config['method']} on {synth_run.info['config']['method']} ({changed(config)})",
+        init=config.get("init") or "",
         trained_on={label: train_run.info["counts"][label] for label in LABELS if label in train_run.info["counts"]},
         rejected=dict(Counter(r.reason for r in rejected)),
         steps=metrics["steps"],

@@ -135,7 +135,7 @@ def places(data: ReportData) -> list[View]:
 def _rest(data: ReportData, model: str) -> list[tuple[str, Rate]]:
     """What a card shows below its two large numbers, (name, rate): over-refusal beside every measure of safety."""
     judge, refusals, rows = headline_judge(data), refusal_judge(data), []
-    for other in judges_of(data, "harmful")[1:]:
+    for other in (j for j in judges_of(data, "harmful") if j != judge):
         name = called(other, "harmful").capitalize()
         rows.append((f"{name} under attack ({other})", pooled(data, model, other, "harmful", ATTACKED)))
     name = called(judge, "harmful").capitalize()

@@ -41,6 +41,7 @@ FINE = 0.004
 class Scored(TypedDict):
     """The part of a report that comes from score runs."""
 
+    decided: tuple[str, ...]
     curves: tuple[Curve, ...]
     separations: tuple[Separation, ...]
     auroc_changes: tuple[Compared, ...]
@@ -74,6 +75,7 @@ def scored(models: Sequence[ModelRuns], reference: str) -> Scored:
     """AUROC and ROC of the models that have a score run, and their differences from the reference (the model less the reference)."""
     tables = {m.name: tabulate(m.attempts, m.scores) for m in models if m.scores}
     return Scored(
+        decided=tuple(m.name for m in models if any(run.info["config"].get("fork") for run in m.runs["score"])),
         curves=tuple(curve for name, table in tables.items() for curve in curves(name, table)),
         separations=tuple(s for name, table in tables.items() for s in separations(name, table)),
         auroc_changes=tuple(

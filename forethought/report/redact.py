@@ -35,6 +35,8 @@ def masked(data: ReportData) -> ReportData:
     hidden = data.model_copy(
         update={
             "command": _command(data.command),
+            "policy": mask_name(data.policy),
+            "policy_note": data.policy_note.replace(data.policy, mask_name(data.policy)),
             "models": tuple(_card(c) for c in data.models),
             "transcripts": tuple(shown),
             "neighbours": tuple(_beside(b, renamed) for b in data.neighbours),
@@ -166,6 +168,8 @@ def _card(card: ModelCard) -> ModelCard:
     return card.model_copy(
         update={
             "base": _path(card.base),
+            "method": mask_name(card.method),
+            "init": _path(card.init),
             "system": None if card.system is None else mask(card.system),
             "commands": tuple(dict.fromkeys(_command(c) for c in card.commands)),
             "distribution": placed,

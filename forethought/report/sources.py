@@ -85,8 +85,8 @@ def runs_in(path: Path) -> list[Path]:
 
 
 def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
-    """Runs by model: those of the same target and system prompt together, under the name given to one of them, else that of its first
-    judge run. A directory that is no run stands for all runs of these kinds in it."""
+    """Runs by model: those of the same target, system prompt and template together, under the name given to one of them, else that of its
+    first judge run. A directory that is no run stands for all runs of these kinds in it."""
     groups: dict[str, list[tuple[str, Path]]] = {}
     for name, path in runs:
         for each in runs_in(path):
@@ -110,7 +110,7 @@ def _trained(path: Path) -> bool:
 
 
 def _target(path: Path, info: dict[str, Any]) -> list[Any]:
-    """The model that a run is of, and its system prompt."""
+    """The model that a run is of, its system prompt, and whether its template opens the thought."""
     config = info["config"]
     if "target" not in config and "attempts" in config:
         config = read_info(locate(config["attempts"], path))["config"]
@@ -118,7 +118,11 @@ def _target(path: Path, info: dict[str, Any]) -> list[Any]:
         raise ForethoughtError(
             f"{path} does not say which model it is of. Leave out --compare, and name it: NAME={path}."
         )
-    return [config["target"]["name"], config["target"]["system"]]
+    return _deployed(config["target"])
+
+
+def _deployed(target: dict[str, Any]) -> list[Any]:
+    return [target["name"], target["system"], target.get("think", False)]
 
 
 def _check_source(found: ModelRuns, run: Run) -> None:
@@ -148,9 +152,10 @@ def _add_scores(found: ModelRuns) -> None:
 def _add_capability(found: ModelRuns) -> None:
     for run in found.runs["capability"]:
         asked = run.info["config"]["target"]
-        if (asked["name"], asked["system"]) != (found.target["name"], found.target["system"]):
+        if _deployed(asked) != _deployed(found.target):
             raise ForethoughtError(
-                f"{run.path} is of {asked['name']}, but '{found.name}' is {found.target['name']}, or they differ in the system prompt."
+                f"{run.path} is of {asked['name']}, but '{found.name}' is {found.target['name']}, or they differ in the system prompt "
+                "or in whether the template opens the thought."
             )
         found.graded += run.read("graded.jsonl", Graded)
     if len({(r.task, r.mode, r.id) for r in found.graded}) < len(found.graded):

@@ -22,7 +22,8 @@ def section(found: Gathered) -> Section | None:
     view, drawn = separation(data), rocs(data)
     if not drawn and not view["short"]:
         return None
-    body = draw("separation.html.j2", found, separation=view, rocs=drawn, models=model_views(data))
+    decided = [i for i, m in enumerate(data.models) if m.name in data.decided]
+    body = draw("separation.html.j2", found, separation=view, rocs=drawn, models=model_views(data), decided=decided)
     points = [
         {"model": c.model, "scope": c.scope, "against": c.against, "false positive rate": x, "true positive rate": y}
         for c in data.curves
@@ -66,9 +67,10 @@ def rocs(data: ReportData) -> list[View]:
 
 def _small(data: ReportData, scope: str, against: str) -> bool:
     """Whether a curve of the figure rests on fewer than SMALL_N prompts of either side together."""
-    attack = DIRECT if scope == DIRECT else "mean"
-    sizes = [s.auroc.prompts for s in data.separations if (s.attack, s.against) == (attack, against)]
-    return min(sizes, default=0) < SMALL_N
+    mine = [s for s in data.separations if s.against == against and (s.attack == DIRECT) == (scope == DIRECT)]
+    # Of one attack there is no mean.
+    rows = [s for s in mine if s.attack in (DIRECT, "mean")] or mine
+    return min((s.auroc.prompts for s in rows), default=0) < SMALL_N
 
 
 def separation(data: ReportData) -> View:
