@@ -48,7 +48,7 @@ ABLATIONS = {
     "rational_benign": ("RATIONAL-style, thoughts for answers alone", "rational"),
 }
 # Those state a decision on one side only, and are scored where the answer begins, as is what they are compared with:
-# `forethought analyze score runs/study-methods/attack/scot --out runs/study-methods/score/scot_at_answer`.
+# `forethought analyze score runs/study-methods/attack/scot --out runs/study-methods/score/scot_at_answer`, and of `rational` alike.
 AT_ANSWER = ("scot_harmful", "rational_benign")
 DRAWS = {
     "first": ("first draw, 30 + 30", ["study"]),

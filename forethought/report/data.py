@@ -18,7 +18,8 @@ from forethought.records import Attempt, Record, Verdict
 
 class ModelCard(Record):
     """One model of the comparison. `init` is the training run that its training began with. `trained_on` is empty for an untuned one, whose
-    training is unknown: then `distribution` is None. `data` counts the training rows by what they are (source, category, ...), `losses` are (step, training loss)."""
+    training is unknown: then `distribution` is None. `data` counts the training rows by what they are (source, category, ...), `losses` are
+    (step, training loss)."""
 
     name: str
     base: str
