@@ -8,10 +8,11 @@ import pytest
 
 from forethought.cli import main
 from forethought.cli.common import beside
-from forethought.config import DataConfig, TrainConfig
+from forethought.config import DataConfig, Experiment, TrainConfig
 from forethought.data import load_prompts, parse_data
 from forethought.errors import ForethoughtError
 from forethought.models import check_spec
+from forethought.pipeline import _attackers, _behind, run_experiment
 from forethought.train.plan import describe
 
 
@@ -79,3 +80,26 @@ def test_a_run_that_kept_nothing_does_not_send_one_to_train(
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 1 and "nothing to train on" in capsys.readouterr().err
+
+
+def test_tasks_that_no_server_can_answer_stop_an_experiment_before_it_begins(tmp_path: Path) -> None:
+    test = {"source": "starter", "split": "test", "take": {"harmful": 1}}
+    plan = Experiment.model_validate(
+        {"name": "x", "model": "scripted:echo", "data": {"test": test}, "capability": {"tasks": ["perplexity"]},
+         "targets": {"served": {"name": "openai:m@http://127.0.0.1:9/v1"}}}
+    )  # fmt: skip
+    with pytest.raises(ForethoughtError, match="these capability tasks need likelihoods"):
+        run_experiment(plan, tmp_path / "runs", lambda line: None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_behind_attacks_and_judges_have_a_dtype() -> None:
+    plan = Experiment.model_validate(
+        {"name": "x", "model": "smollm2", "attack": {"attacker": "smollm2", "dtype": "bfloat16"},
+         "judge": {"judges": ["harmbench"], "model": "smollm2", "models": {"harmbench": "smollm2"}, "dtype": "bfloat16"}}
+    )  # fmt: skip
+    one, named = _behind(plan)
+    assert one and {m.dtype for m in (one, *named.values(), *_attackers(plan, Path("x")).values())} == {"bfloat16"}
+    assert "dtype" not in plan.attack.model_dump(), (
+        "it is no part of what an attack run is: the models are, with theirs"
+    )

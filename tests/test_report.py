@@ -21,10 +21,13 @@ from browser import CHROMIUM, Browser, browser
 from forethought.analysis.capability import Ability
 from forethought.analysis.distribution import Distribution
 from forethought.analysis.rates import by_judge, cells, outcomes_of, rate
-from forethought.analysis.summary import differences, differences_by_attack, length, pools
+from forethought.analysis.roc import Sides
+from forethought.analysis.separation import Table, separations
+from forethought.analysis.summary import ATTACKED, differences, differences_by_attack, length, pools
 from forethought.records import Attempt, Label, Prompt, SplitStatus, Verdict, make_prompt, user
 from forethought.report import curves, figures, headline, page
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
+from forethought.report.sections import separation
 from forethought.report.text import as_csv, clean, percent
 
 HOSTILE = (
@@ -293,6 +296,21 @@ def test_only_attacks_that_every_model_was_sent_are_pooled() -> None:
     pooled = {p.attacks for p in shorter.pools if p.scope == "under attack" and p.label == "harmful"}
     assert pooled == {5}
     assert all(c.scope != "role_play" for c in shorter.by_attack)
+
+
+def test_a_judge_inside_the_thought_is_not_left_out_for_being_named_first(data: ReportData) -> None:
+    inner = JudgeCard(name="thought", about="of the thought", knows="harmful in the thought")
+    names = [name for name, _ in headline._rest(data.model_copy(update={"judges": (inner, *data.judges)}), "untuned")]
+    assert any("(thought)" in name for name in names) and not any("(refusal)" in name for name in names), names
+
+
+def test_one_attack_alone_is_not_few_prompts(data: ReportData) -> None:
+    """There is no mean over one attack, so its own row tells how many prompts its curve has."""
+    sides = Sides([(f"h{i}", 1.0) for i in range(30)], [(f"b{i}", 0.0) for i in range(30)])
+    table: Table = {("benign", "direct"): (sides,), ("benign", "persona"): (sides,)}
+    found = data.model_copy(update={"separations": tuple(separations("untuned", table))})
+    assert not any(s.attack == "mean" for s in found.separations)
+    assert not separation._small(found, ATTACKED, "benign") and not separation._small(found, "direct", "benign")
 
 
 def test_differences_say_how_many_were_made(data: ReportData, rendered: str) -> None:
