@@ -95,7 +95,8 @@ def test_tasks_that_no_server_can_answer_stop_an_experiment_before_it_begins(tmp
 
 def test_models_behind_attacks_and_judges_have_a_dtype() -> None:
     plan = Experiment.model_validate(
-        {"name": "x", "model": "smollm2", "attack": {"attacker": "smollm2", "dtype": "bfloat16"},
+        {"name": "x", "model": "smollm2", "data": {"test": {"source": "starter"}}, "targets": {"a": {"name": "smollm2"}},
+         "attack": {"attacker": "smollm2", "dtype": "bfloat16"},
          "judge": {"judges": ["harmbench"], "model": "smollm2", "models": {"harmbench": "smollm2"}, "dtype": "bfloat16"}}
     )  # fmt: skip
     one, named = _behind(plan)
