@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from typing import Any
 
 from forethought.errors import ForethoughtError
@@ -19,8 +19,14 @@ from forethought.records import Message, Messages, Reply, SplitStatus, user
 OPEN, CLOSE = "<think>", "</think>"
 PROBE = "Zq7"
 NEW_PARAGRAPH = "\n\n"
-# What a template that asks for today's date is told: the date that Llama 3.1's and 3.2's fall back on.
-TODAY = date(2024, 7, 26)
+# What a template that asks for today's date is told: the date that Llama 3.1's and 3.2's fall back on. A macro, since transformers hands
+# no function of ours to a template.
+TODAY = datetime(2024, 7, 26)
+SAME_DAY = "".join(
+    ("{%- macro strftime_now(form) -%}{{ form",
+     *(f' | replace("%{code}", "{TODAY:%{code}}")' for code in "dbBYymAaHMSj"),
+     ' }}{%- endmacro %}{{ "" }}')
+)  # fmt: skip
 Tokenizer = Any
 
 
@@ -326,7 +332,7 @@ def _same_day(tokenizer: Tokenizer) -> dict[str, Any]:
     another prompt."""
     if "strftime_now" not in str(tokenizer.chat_template):
         return {}
-    return {"strftime_now": TODAY.strftime}
+    return {"chat_template": SAME_DAY + tokenizer.get_chat_template()}
 
 
 def _with_system_role(tokenizer: Tokenizer, messages: Messages) -> Messages:
