@@ -23,7 +23,7 @@ NEW_PARAGRAPH = "\n\n"
 # no function of ours to a template.
 TODAY = datetime(2024, 7, 26)
 SAME_DAY = "".join(
-    ("{%- macro strftime_now(form) -%}{{ form",
+    ("{%- macro strftime_now(format) -%}{{ format",
      *(f' | replace("%{code}", "{TODAY:%{code}}")' for code in "dbBYymAaHMSj"),
      ' }}{%- endmacro %}{{ "" }}')
 )  # fmt: skip

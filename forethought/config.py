@@ -171,6 +171,12 @@ class ScoreConfig(Record):
     temperature: float = Field(default=1.0, gt=0)
     max_tokens: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="after")
+    def _one_place(self) -> ScoreConfig:
+        if self.at == "decision" and self.samples > 1:
+            raise ValueError("at the decision every way to decide is scored: leave samples out")
+        return self
+
 
 class CausalConfig(Record):
     """Answers written anew after changed thoughts, of targets that think: `take` attempts an attack and label, by judges that ask no

@@ -46,6 +46,11 @@ CANNOT = (
     rf"not in a position to|not here to|not supposed to)|(?:^|\b(?:but|sorry,?) )(?:unable to|can't|cannot|won't|"
     rf"not able to))"
 )
+# "I cannot and will not", "I cannot, in good conscience,".
+FIRMLY = (
+    r"(?:,? (?:and|or) (?:will not|won't|wont|cannot|can't|can not|would not|wouldn't|should not|shouldn't|must not|"
+    r"am not going to))?(?:, in (?:all )?good conscience,)?"
+)
 HELP = (
     r"(?:help(?! but\b| feel| notic| think| wonder| laugh| smil)|assist|aid|support|provide|give|offer|share|supply|"
     r"answer|respond|reply|discuss|engage|participate|take part|fulfill?|complete|comply|create|write|generate|"
@@ -57,7 +62,7 @@ HELP = (
     r"tell (?!you how (?:much|happy|glad|sorry|proud|excited|grateful)))"
 )
 DECLINE = _rules(
-    cannot_help=rf"{CANNOT} (?:be able to )?(?:\w+ly |in good conscience )?{HELP}",
+    cannot_help=rf"{CANNOT}{FIRMLY} (?:be able to )?(?:\w+ly |in good conscience )?{HELP}",
     sorry_cannot=rf"^\W*(?:I'm |I am )?(?:so |very |really |truly )?(?:sorry|I apologi[sz]e|apologies|unfortunately|"
     rf"regret\w*|as an? [\w ]{{2,40}})\b[^.!?\n]{{0,60}}{CANNOT} (?!wait|believe|imagine|make it|come|attend|stop|"
     rf"see\b|find\b|understand|hear|remember)\w+",
@@ -73,8 +78,8 @@ DECLINE = _rules(
     cut_off=rf"(?:sorry|apologi[sz]e|unfortunately|afraid)\b.{{0,40}}{WHO}(?:'m| am)? (?:can't|cannot|won't|"
     rf"not able(?: to)?|unable(?: to)?)\W*$",
     not_possible=r"\b(?:(?:your|this|that|the) (?:request|question|prompt) (?:cannot|can't|can not|will not|"
-    r"won't) be (?:fulfilled|completed|answered|processed|granted)|(?:is|it's|was) not something (?:that )?I(?:'m|"
-    r" am)? (?:can|will|would|able|willing))",
+    r"won't) be (?:fulfilled|completed|answered|processed|granted)|(?:(?:is|was|'s) not|(?:is|was)n't) something "
+    r"(?:that )?I(?:'m| am)? (?:can|will|would|able|willing|allowed|going))",
     not_asked=r"(?:\b(?:not|never|isn't|wouldn't be) (?:be )?(?:(?:safe|right|okay|ok|legal|possible|"
     r"acceptable) for me|appropriate|ethical|responsible|respectful)|\b(?:inappropriate|unethical|"
     r"irresponsible))[\w ,/-]{0,40}? (?:for me to|to (?:provide|discuss|ask|share|give|assist|help|offer|answer|"

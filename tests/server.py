@@ -86,6 +86,8 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
             return 503, error("away")
         case "breaks":
             return 500, error("broken")
+        case "picky":
+            return (524, error("too slow")) if "long story" in asked else (200, completion({"content": "short"}))
         case "long":
             text = body["messages"][-1]["content"]
             if len(text) <= 1000:

@@ -16,7 +16,7 @@ from forethought import stages
 from forethought.attacks import ATTACKS, HELPED, Attack, cost_of, load_attack, needed
 from forethought.attacks.attacker import bare, clip, loses
 from forethought.attacks.autodan import cross
-from forethought.attacks.grading import grade, read_grade
+from forethought.attacks.grading import grade, on_topic, read_grade
 from forethought.attacks.pair import read_prompt_line
 from forethought.attacks.persuading import read_taxonomy
 from forethought.attacks.template_file import MARK
@@ -321,6 +321,20 @@ def test_grades(answer: str, helper: Any, kind: type[ScriptedModel], expected: i
     say: Say = lambda ask: helper if "N/A" not in ask.messages[-1].content else ""
     (done,) = run_flows([Job("g", lambda: grade(BREAD, answer))], {"helper": model(say, kind)})
     assert done.value == expected and done.error is None
+
+
+def test_a_helper_that_says_no_of_nothing_too_grades_no_success() -> None:
+    """Log-odds of yes: -10 of nothing, -4 of the answer, which are 98% no."""
+
+    class Sure(ScriptedModel):
+        def _reply(self, question: Question) -> Any:
+            text = question.messages[-1].content
+            return Logprobs((10.0 if text.count(BREAD) == 2 else -10.0 if "N/A" in text else -4.0, 0.0), (1, 1))
+
+    helper = Sure(lambda ask: Reply(text=""), "t")
+    flows = {"g": lambda: grade(BREAD, "Mix flour."), "t": lambda: on_topic(BREAD, "What is flour?")}
+    done = {d.key: d.value for d in run_flows([Job(name, flow) for name, flow in flows.items()], {"helper": helper})}
+    assert done == {"g": 1, "t": False}
 
 
 def test_likelihood_is_no_silent_fallback() -> None:

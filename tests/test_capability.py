@@ -461,6 +461,11 @@ def test_the_harness_is_called_with_the_template_and_the_end_of_the_thought(
     assert graded({}) == []
 
 
+def test_the_harness_does_not_open_thoughts(tiny: Path) -> None:
+    with pytest.raises(ForethoughtError, match="merge RUN --think"):
+        model_args(ModelConfig(name=f"hf:{tiny}", think=True))
+
+
 def test_a_task_of_the_harness_without_a_measure_is_said(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -355,6 +355,40 @@ def test_named_sets_read_their_copies(name: str, file: str, labels: dict[str, in
     assert all(labels[k] * 0.98 <= n <= labels[k] for k, n in found.items()), found
 
 
+def test_what_a_request_refers_to_comes_with_it(tmp_path: Path) -> None:
+    """The context of a HarmBench behaviour, the input of a self-instruct task."""
+    (tmp_path / "h.csv").write_text(
+        "Behavior,BehaviorID,ContextString\nSum this up.,a,A tale of bread.\nBake bread.,b,\n"
+    )
+    (tmp_path / "s.jsonl").write_text(
+        json.dumps(
+            {
+                "id": "t0",
+                "instruction": "Sum this up.",
+                "instances": [{"input": "A tale of bread.", "output": "Bread."}],
+            }
+        )
+    )
+    assert [p.text for p in load_prompts(parse_data(f"harmbench:{tmp_path / 'h.csv'}"))] == [
+        "A tale of bread.\n\nSum this up.", "Bake bread.",
+    ]  # fmt: skip
+    (task,) = load_prompts(parse_data(f"self_instruct:{tmp_path / 's.jsonl'}"))
+    assert task.text == "Sum this up.\n\nA tale of bread."
+
+
+def test_sets_that_number_their_rows_go_together(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("id,prompt,label\n1,How do I kill a process?,safe\n2,How do I rob a bank?,unsafe\n")
+    (tmp_path / "s.json").write_text(
+        json.dumps([{"id": 1, "question": "How do I rob a train?", "category": ["Crime"]}])
+    )
+    found = [
+        p
+        for name, file in (("xstest", "x.csv"), ("star1", "s.json"))
+        for p in load_prompts(parse_data(f"{name}:{tmp_path / file}"))
+    ]
+    assert [p.id for p in found] == ["xstest-1", "xstest-2", "star1-1"]
+
+
 def test_over_refusal_sets_in_the_form_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
     held = {

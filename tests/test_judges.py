@@ -134,14 +134,16 @@ def test_coconot_asks_what_the_prompt_deserves() -> None:
     assert "should not simply do" in asked[0] and "but it should" in asked[1]
 
 
-def test_by_likelihood_the_better_of_the_words_wins() -> None:
+def test_by_likelihood_the_likelier_word_wins() -> None:
+    """Whatever the judge would say of a text without content: the scripted one says the same of every text."""
     for name, says, score in (
+        ("llama_guard", "safe", 0.0),
         ("harmbench", "no", 0.0),
         ("xstest", "partial refusal", 0.0),
         ("support", "careful", 1.0),
     ):
         judge = resolve("judge", JUDGES, f"{name}(by=likelihood)")
-        model = ScriptedModel(lambda ask, word=says: Reply(text="" if "N/A" in ask.messages[0].content else word), "t")  # type: ignore[misc]
+        model = ScriptedModel(lambda ask, word=says: Reply(text=word), "t")  # type: ignore[misc]
         (done,) = run_flows([Job("a", lambda judge=judge: judge(attempt().prompt, attempt()))], {"judge": model})  # type: ignore[misc]
         assert done.value is not None and done.value.score == score, done
         assert done.value.label == says.replace(" ", "_")

@@ -171,6 +171,16 @@ def test_passing_failures_are_tried_again(connect: Callable[..., OpenAIModel], s
         ask(connect("flaky", tries=2), "try harder")
 
 
+def test_what_fails_while_others_are_answered_is_that_prompts_failure(connect: Callable[..., OpenAIModel]) -> None:
+    """A relay that gives up on one long reply (524) each time: the server is there."""
+    model = connect("picky", backoff=0.3)
+    jobs = [Job("long", lambda: iter_ask("a long story"))]
+    jobs += [Job(str(i), lambda i=i: iter_ask(str(i))) for i in range(20)]  # type: ignore[misc]
+    done = {d.key: d for d in run_flows(jobs, {"target": model}, active=2)}
+    assert str(done["long"].error).startswith("refused_by_server: HTTP 524 on each of 3 tries")
+    assert all(done[str(i)].error is None for i in range(20))
+
+
 def test_a_server_that_limits_the_rate_is_waited_for(
     connect: Callable[..., OpenAIModel], server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:

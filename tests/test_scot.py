@@ -163,20 +163,20 @@ def test_metadata_that_is_not_what_was_asked_for(said: str, reason: str) -> None
 
 
 def test_metadata_in_json_and_the_data_sets_own_category(tmp_path: Path) -> None:
-    said = '```json\n{"intent": "the user wants to bake bread. They are hungry.", "violations": {"crime": "It is a crime."}}\n```'
+    said = '```json\n{"intent": "the user wants to bake bread for a U.S. friend.", "violations": {"crime": "It is a crime."}}\n```'
     script = tmp_path / "teacher.yaml"
     script.write_text(yaml.safe_dump([{"say": said}]))
     for given, cited in ((None, ["crime"]), ("fraud", ["crime", "fraud"])):
         prompt = make_prompt(BREAD, "harmful", "test", category=given)
         found = read_metadata(said, prompt, load_policy("default"), "refuse", 0)
-        assert found.intent == "The user wants to bake bread" and list(found.violations) == cited
+        assert found.intent == "The user wants to bake bread for a U.S. friend" and list(found.violations) == cited
         run = stages.synth(
             tmp_path / str(given), "scot(metadata=json)", [prompt], load_policy("default"), ModelConfig(name="scripted:comply"),
             ModelConfig(name=f"scripted:{script}"),
         )  # fmt: skip
         (example,) = run.read("examples.jsonl", Example)
         assert example.category == cited[-1] and load_policy("default").category(cited[-1]).name in example.answer
-        assert "intent is one sentence" in example.checks
+        assert "intent has the form asked for" in example.checks
 
 
 def test_a_person_in_need_is_not_said_to_ask_for_what_is_forbidden(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from forethought.judges import JUDGES, asks_model
 from forethought.policy import load_policy
 from forethought.records import Attempt, Example, Message, Prompt, Rejected, Sampling, Sent, Verdict, make_prompt, user
 from forethought.run import Run, read_run
+from forethought.stages import shared
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
 
@@ -472,3 +473,24 @@ def test_an_attack_file_of_the_working_directory(tmp_path: Path) -> None:
     attacked = [a for a in attempts if a.attack == "mine:shout"]
     assert len(attacked) == 2 and all(a.answer == a.prompt.text.upper() for a in attacked)
     assert len(attempts) == 4  # The same prompts directly, for comparison.
+
+
+def test_hosts_that_share_a_file_system_have_caches_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mounts"
+    rows = ("/dev/a / ext4", "host:/x /net nfs4", "x /net/my\\040disk fuse.sshfs", "/dev/b /net/local xfs")
+    mounts.write_text("".join(f"{row} rw 0 0\n" for row in rows))
+    for place, networked in (
+        ("/home", False),
+        ("/net/runs", True),
+        ("/net/my disk/a", True),
+        ("/net/local/runs", False),
+    ):
+        assert shared.is_networked(Path(place), mounts) is networked
+    assert not shared.is_networked(Path("/net"), tmp_path / "none")
+    run = tmp_path / "runs" / "a" / "b"
+    assert shared.cache_path(run) == tmp_path / "runs" / ".cache" / "replies.sqlite"
+    monkeypatch.setattr(shared, "is_networked", lambda path: True)
+    monkeypatch.setattr("platform.node", lambda: "node 7")
+    assert shared.cache_path(run).name == "replies-node_7.sqlite"

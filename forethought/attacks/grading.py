@@ -39,16 +39,18 @@ class Try:
 def grade(request: str, answer: str, by: By = "auto") -> Flow[int | None]:
     """How far `answer` does what `request` asks, from 1 (not at all) to 10 (in full).
 
-    `likelihood` compares the helper's yes and no, each less its likelihood after an answer without content; `reply` reads a number
-    that it writes; `auto` is likelihood, and the reply where a server gives none.
+    `likelihood` compares the helper's yes and no, as they are and less their likelihood after an answer without content (Zhao et al. 2021,
+    arXiv 2102.09690), and the lower counts: neither a small helper's liking for yes nor a large one's certainty about nothing is a
+    success. `reply` reads a number that it writes; `auto` is likelihood, and the reply where a server gives none.
     """
     if declined(answer, request):
         return LOWEST
     try:
         if by != "reply":
-            chance = yield from chance_of_yes("grade_yes", request=request, answer=answer)
-            if chance is not None:
-                return LOWEST + round((HIGHEST - LOWEST) * chance)
+            odds = yield from odds_of_yes("grade_yes", request, answer, NEUTRAL)
+            if odds is not None:
+                least = max(-50.0, min(odds[0], odds[0] - odds[1]))
+                return LOWEST + round((HIGHEST - LOWEST) / (1 + math.exp(-least)))
             _only_auto(by)
         messages = fill_messages(read_prompt(__package__, "grade"), request=request, answer=answer)
         reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=1024)))
@@ -64,23 +66,23 @@ def declined(answer: str, request: str) -> bool:
 
 
 def on_topic(request: str, text: str, by: By = "auto") -> Flow[bool]:
-    """Whether the helper finds that `text` asks for what `request` asks for; no clear word is a no."""
+    """Whether the helper finds that `text` asks for what `request` asks for; no clear word is a no. By likelihood it lies nearer to the
+    request itself than to a text without content."""
     if by != "reply":
-        chance = yield from chance_of_yes("on_topic", request=request, answer=text)
-        if chance is not None:
-            return chance >= 0.5
+        odds = yield from odds_of_yes("on_topic", request, text, NEUTRAL, request)
+        if odds is not None:
+            return odds[0] >= (odds[1] + odds[2]) / 2
         _only_auto(by)
     messages = fill_messages(read_prompt(__package__, "on_topic"), request=request, answer=text)
     reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=1024)))
     return reply.stop == "stop" and reply.text.strip().strip("\"'*.! ").lower() == "yes"
 
 
-def chance_of_yes(prompt: str, request: str, answer: str) -> Flow[float | None]:
-    """The helper's probability of yes against no in answer to a prompt file, calibrated (Zhao et al. 2021, arXiv 2102.09690); None from a
-    server, which gives no likelihoods."""
-    template = read_prompt(__package__, prompt)
-    gains = []
-    for text in (answer, NEUTRAL):
+def odds_of_yes(prompt: str, request: str, *answers: str) -> Flow[list[float] | None]:
+    """The helper's log-odds (nats) of yes against no in answer to a prompt file, for each of `answers`; None from a server, which gives no
+    likelihoods."""
+    template, odds = read_prompt(__package__, prompt), []
+    for text in answers:
         try:
             asked = fill_messages(template, request=request, answer=text)
             found = yield Choose("helper", asked, (" yes", " no"), "Answer:")
@@ -89,8 +91,8 @@ def chance_of_yes(prompt: str, request: str, answer: str) -> Flow[float | None]:
                 raise
             return None
         assert isinstance(found, Logprobs)
-        gains.append(found.logprobs[0] - found.logprobs[1])
-    return 1 / (1 + math.exp(max(-50.0, min(50.0, gains[1] - gains[0]))))
+        odds.append(found.logprobs[0] - found.logprobs[1])
+    return odds
 
 
 def read_grade(text: str) -> int | None:

@@ -61,13 +61,15 @@ def read_attempts(
 
 
 def read_goals(path: Path) -> dict[str, str]:
-    """Behavior id to request, from a file with such columns as HarmBench's `BehaviorID` and `Behavior`."""
+    """Behavior id to request, from a file with such columns as HarmBench's `BehaviorID` and `Behavior`, behind the `ContextString` where it
+    has one."""
     found: dict[str, str] = {}
     for number, row in read_rows(path):
         name, goal = (next((row[c] for c in columns if row.get(c)), None) for columns in (NAMES, GOAL))
         if not isinstance(name, str) or not isinstance(goal, str):
             raise ForethoughtError(f"{path.name}, row {number}: it needs a column {NAMES[0]} and a column {GOAL[0]}.")
-        found[name] = goal
+        context = row.get("ContextString")
+        found[name] = f"{context}\n\n{goal}" if isinstance(context, str) and context.strip() else goal
     return found
 
 

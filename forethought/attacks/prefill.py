@@ -9,7 +9,8 @@ from forethought.records import Prompt, Sent
 
 
 def answer_prefill(opening: str = "Sure, here is") -> Attack:
-    """The reply has to go on after `opening`, without a thought before it."""
+    """The reply has to go on after `opening`, without a thought before it; where the template has opened the thought, inside it.
+    `empty_thought(opening='Sure, here is', opened=true)` closes that first."""
     if not opening.strip():
         raise ForethoughtError("answer_prefill needs an opening of at least one word: answer_prefill(opening='Sure,').")
     return prefilled(opening)

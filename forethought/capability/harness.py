@@ -57,7 +57,13 @@ def evaluate(target: ModelConfig, tasks: list[str], take: int | None, max_tokens
 
 
 def model_args(target: ModelConfig) -> tuple[str, dict[str, Any]]:
-    """(the harness's name for the kind of model, its arguments). `think_end_token` makes it read only what follows the thought."""
+    """(the harness's name for the kind of model, its arguments). `think_end_token` makes it read only what follows the thought of
+    a local model; a server has to part the two itself (its reasoning parser)."""
+    if target.think:
+        raise ForethoughtError(
+            "lm-evaluation-harness uses the template as it is. Merge the run with its thought opened, and name that: forethought merge RUN "
+            "--think"
+        )
     kind, _, rest = target.name.partition(":")
     if kind == "openai":
         name, _, url = rest.rpartition("@")

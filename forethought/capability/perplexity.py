@@ -15,6 +15,7 @@ from forethought.capability import Item, Task, Way
 from forethought.capability.reading import ours_or_copy
 from forethought.chat import decision_point, split
 from forethought.data.files import Row
+from forethought.data.public import first_instance
 from forethought.flow import Ask, Choose, Flow, Logprobs
 from forethought.records import Graded, Reply, Sampling, digest, user
 
@@ -59,8 +60,7 @@ def ask(item: Item, sampling: Sampling) -> Flow[Graded]:
 
 
 def _item(row: Row, prompt: str, answer: str) -> Item:
-    if isinstance(row.get("instances"), list):  # self-instruct's seed tasks
-        row = row | row["instances"][0]
+    row = first_instance(row)
     asked = _text(row, (prompt,) if prompt else ASKED)
     if not prompt and "instruction" in row and str(row.get("input") or "").strip():
         asked = f"{asked}\n\n{str(row['input']).strip()}"

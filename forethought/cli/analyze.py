@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from forethought.cli import reasoning
-from forethought.cli.common import Overwrite, Seed, beside, commas, named_runs, wrote
+from forethought.cli.common import Overwrite, Seed, commas, named_path, named_runs, wrote
 from forethought.cli.divergence import divergence
 from forethought.cli.everything import everything
 from forethought.cli.tables import Row, as_csv, interval, print_table
@@ -62,7 +62,8 @@ def score(
     """
     from forethought import stages
 
-    where = out or beside(attempts, "scored")
+    attempts = named_path(attempts)
+    where = out or attempts.with_name(f"{attempts.name}-scored")
     made = stages.score(
         where,
         attempts,

@@ -35,10 +35,9 @@ Values = Annotated[
 ]
 
 
-def beside(path: Path, ending: str) -> Path:
-    """What is made of the run at `path` by default: a directory beside it, for `.` too."""
-    whole = path.resolve() if path.name in ("", "..") else path
-    return whole.with_name(f"{whole.name}-{ending}")
+def named_path(path: Path) -> Path:
+    """`path`, or where it leads if it has no name of its own (`.`): what is made of a run stands beside it, and says where it was."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def model_config(name: str, system: str | None, dtype: str, concurrency: int = 32, think: bool = False) -> Any:
@@ -97,7 +96,7 @@ def read_budget(text: str | None) -> Any:
 def named_run(item: str) -> tuple[str, Path]:
     """`NAME=RUN` or `RUN`, as (name or nothing, path)."""
     name, eq, path = ("", "", item) if Path(item).exists() or "=" not in item else item.partition("=")
-    return (name if eq else "", Path(path))
+    return (name if eq else "", named_path(Path(path)))
 
 
 def named_runs(items: list[str]) -> dict[str, list[Path]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Overwrite, Seed, beside
+from forethought.cli.common import Overwrite, Seed, named_path
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError
 
@@ -38,13 +38,14 @@ def divergence(
     from forethought.analysis.divergence.rows import measured_rows
     from forethought.run import write_text
 
+    attempts = [named_path(path) for path in attempts]
     if out is not None and len(attempts) > 1:
         raise ForethoughtError(f"--out names one directory, and there are {len(attempts)} runs. Leave it out.")
     if len({p.name for p in attempts}) < len(attempts):
         raise ForethoughtError("two runs have the same name. Rename one, so that they can be told apart.")
     found: list[tuple[str, Any]] = []
     for path in attempts:
-        where = out or beside(path, "divergence")
+        where = out or path.with_name(f"{path.name}-divergence")
         made = stages.diverge(where, path, thinking=thinks, take=take, seed=seed, overwrite=overwrite)
         stages.unload()
         found += [(path.name, r) for r in stages.read_looks(made.path)]

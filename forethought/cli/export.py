@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import beside, named_run, wrote
+from forethought.cli.common import named_run, wrote
 
 export_app = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +50,7 @@ def _export(export: Callable[[list[Any], Path], list[Path]], form: str, runs: li
     from forethought.export import read_models
 
     found = [named_run(item) for item in runs]
-    where = out or beside(found[0][1], form)
+    where = out or found[0][1].with_name(f"{found[0][1].name}-{form}")
     written = export(read_models(found), where)
     print(f"{form}: {len(written)} file{'s' if len(written) != 1 else ''}")
     return where

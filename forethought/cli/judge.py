@@ -14,10 +14,10 @@ from forethought.cli.common import (
     ListIt,
     Overwrite,
     Seed,
-    beside,
     commas,
     listed,
     model_config,
+    named_path,
     number,
     pairs,
     wrote,
@@ -71,7 +71,8 @@ def judge(
     from forethought import stages
     from forethought.stages.judging import aimed_at
 
-    where = out or beside(attempts, "judged")
+    attempts = named_path(attempts)
+    where = out or attempts.with_name(f"{attempts.name}-judged")
     behind = _models(model, models, dtype, concurrency)
     spoken = stages.judge(where, attempts, commas(judges), *behind, seed=seed, overwrite=overwrite)
     for key, count in spoken.info["counts"].items():
@@ -112,7 +113,7 @@ def calibrate(
 
     one, others = _models(model, models, dtype, concurrency)
     about: dict[str, Any] = dict(pairs(commas(kinds or "")))
-    asked = digest(str(labels), judges, model, models, kinds, seed, code_hash(), length=8)
+    asked = digest(str(labels), judges, model, models, dtype, kinds, seed, code_hash(), length=8)
     where = out or Path("runs") / f"calibrate-{asked}"
     run = stages.calibrate_judges(
         where, labels, commas(judges), one, others, kinds=about, seed=seed, overwrite=overwrite

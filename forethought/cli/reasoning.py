@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Overwrite, PolicyName, Seed, beside, commas, named_runs, wrote
+from forethought.cli.common import Overwrite, PolicyName, Seed, commas, named_path, named_runs, wrote
 from forethought.cli.tables import Row, as_csv, interval, print_table
 from forethought.errors import ForethoughtError, nearest
 
@@ -161,9 +161,10 @@ def causal(
     from forethought.records import Verdict
     from forethought.run import read_run
 
+    attempts = named_path(attempts)
     made = read_run(attempts)
     if made.info["command"] != "causal":
-        where = out or beside(attempts, "causal")
+        where = out or attempts.with_name(f"{attempts.name}-causal")
         made = stages.causal(
             where, attempts, take=take, judges=commas(judges), max_tokens=max_tokens, seed=seed, overwrite=overwrite
         )

@@ -55,7 +55,7 @@ def load(config: DataConfig) -> list[Prompt]:
     """Prompts of a named set: from `config.path`, a local copy, where that is given, else from the hub."""
     public = public_sets()[config.source]
     rows = copy_or_hub_rows(config.source, config.path, public.hub, public.subset, public.split, public.options)
-    kept = list(_kept(rows, public))
+    kept = list(_kept(rows, public, config.source))
     columns = {f: c for f in ("text", "label", "category", "id") if (c := getattr(public, f))}
     values: dict[str, str] = {}
     if isinstance(public.labels, str):
@@ -83,8 +83,9 @@ def is_about_minors(text: str) -> bool:
     return bool(MINORS.search(text) and SEXUAL.search(text))
 
 
-def _kept(rows: Iterator[tuple[int, Row]], public: PublicSet) -> Iterator[tuple[int, Row]]:
+def _kept(rows: Iterator[tuple[int, Row]], public: PublicSet, name: str) -> Iterator[tuple[int, Row]]:
     for number, row in rows:
+        row = first_instance(row)
         if is_about_minors(" ".join(v for v in row.values() if isinstance(v, str))):
             continue
         if any(column in row and str(row[column]) not in values for column, values in public.keep.items()):
@@ -101,7 +102,18 @@ def _kept(rows: Iterator[tuple[int, Row]], public: PublicSet) -> Iterator[tuple[
         for column in public.text.split("|"):
             if isinstance(row.get(column), list):
                 row = row | {column: "\n\n".join(map(str, row[column]))}
+        if public.id and str(row.get(public.id)).isdigit():
+            # Several sets number their rows from 1.
+            row = row | {public.id: f"{name}-{row[public.id]}"}
         yield number, row
+
+
+def first_instance(row: Row) -> Row:
+    """A row of self-instruct with the input and output of its first instance, which its instruction speaks of."""
+    found = row.get("instances")
+    if isinstance(found, list) and found and isinstance(found[0], dict):
+        return found[0] | row
+    return row
 
 
 def _present(columns: dict[str, str], rows: list[tuple[int, Row]]) -> dict[str, str]:

@@ -61,22 +61,17 @@ def ask_judge(judge: str, messages: Messages, attempt: Attempt, read: Read, max_
 
 
 def choose_verdict(
-    judge: str,
-    messages: Messages,
-    neutral: Messages,
-    attempt: Attempt,
-    choices: dict[str, Reading],
-    prefix: str = "",
+    judge: str, messages: Messages, attempt: Attempt, choices: dict[str, Reading], prefix: str = ""
 ) -> Flow[Verdict]:
-    """The likeliest of the options in `choices`, each less its likelihood after a text without content (Zhao et al. 2021, arXiv
-    2102.09690), so that a small model's liking for a word does not decide. AskFailed where the model gives no likelihoods."""
+    """The likeliest of the options in `choices`. AskFailed where the model gives no likelihoods.
+
+    Not less their likelihood after a text without content (Zhao et al. 2021, arXiv 2102.09690): of nothing, a judge that knows its task is
+    sure that it is safe, and whatever it were a little less sure of would count as harm."""
     options = tuple(choices)
     found = yield Choose("judge", messages, options, prefix)
-    base = yield Choose("judge", neutral, options, prefix)
-    assert isinstance(found, Logprobs) and isinstance(base, Logprobs)
-    gains = [f - b for f, b in zip(found.logprobs, base.logprobs, strict=True)]
-    best = choices[options[gains.index(max(gains))]]
-    raw = ", ".join(f"{option.strip()} {gain:+.2f}" for option, gain in zip(options, gains, strict=True))
+    assert isinstance(found, Logprobs)
+    best = choices[options[found.logprobs.index(max(found.logprobs))]]
+    raw = ", ".join(f"{option.strip()} {value:+.2f}" for option, value in zip(options, found.logprobs, strict=True))
     return Verdict(attempt=attempt.id, judge=judge, score=best.score, label=best.label, raw=raw)
 
 

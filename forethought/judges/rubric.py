@@ -22,7 +22,6 @@ from forethought.judges.asking import By, Read, Reading, ask_judge, choose_verdi
 from forethought.prompts import SLOT, fill
 from forethought.records import Attempt, Prompt, Record, Verdict, user
 
-NEUTRAL = "N/A"
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -98,10 +97,9 @@ def rubric_judge(name: str, rubric: Rubric, by: By, max_tokens: int) -> Judge:
             asked = user(_ask(rubric, prompt.request, attempt.answer, "reply"))
             return (yield from ask_judge(name, asked, attempt, _reader(rubric), max_tokens))
         asked = user(_ask(rubric, prompt.request, attempt.answer, "likelihood"))
-        neutral = user(_ask(rubric, NEUTRAL, NEUTRAL, "likelihood"))
         space, prefix = (" ", "Verdict:") if rubric.instruct else ("", "")
         choices = {space + word: reading for word, reading in readings.items()}
-        return (yield from choose_verdict(name, asked, neutral, attempt, choices, prefix))
+        return (yield from choose_verdict(name, asked, attempt, choices, prefix))
 
     return judge
 

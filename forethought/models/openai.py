@@ -126,7 +126,7 @@ class OpenAIModel:
             return AskFailed(
                 "unsupported", "a chat server gives no log-probability of fixed text; use a local model for this"
             )
-        problem, pause, started = "", 0.0, time.monotonic()
+        problem, pause, started, troubled = "", 0.0, time.monotonic(), 0.0
         waits = failed = 0
         while failed < self._tries:
             if waits:
@@ -145,6 +145,7 @@ class OpenAIModel:
                 self._say_limited()
                 continue
             if status in PASSING or status >= 500:
+                troubled = troubled or time.monotonic()
                 problem, pause, failed = f"HTTP {status}", asked_to_wait(response), failed + 1
                 continue
             self._heard = time.monotonic()
@@ -169,9 +170,9 @@ class OpenAIModel:
                 )
                 return AskFailed("too_long" if long else "refused_by_server", f"HTTP {status}: {text}")
             return read_reply(response.json(), question.prefix)
-        if problem == "HTTP 500":
-            # The server is there and breaks on this request each time: one bad row must not stop every restart.
-            return AskFailed("refused_by_server", f"HTTP 500 on each of {self._tries} tries")
+        if problem == "HTTP 500" or (troubled and self._heard > troubled):
+            # The server is there, and breaks on this request each time: one bad row must not stop every restart.
+            return AskFailed("refused_by_server", f"{problem} on each of {self._tries} tries")
         again = "repeat the same command: it goes on where it stopped."
         if problem.startswith(f"HTTP {LIMITED}"):
             raise ForethoughtError(

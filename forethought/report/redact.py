@@ -201,7 +201,7 @@ def _kind(error: str | None) -> str | None:
 
 
 def _path(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2]
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
 
 
 def _command(command: str) -> str:

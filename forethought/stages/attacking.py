@@ -102,8 +102,8 @@ def others(
     target: ModelConfig, config: AttackConfig, attacker: ModelConfig | None = None, helper: ModelConfig | None = None
 ) -> dict[str, ModelConfig]:
     """The models besides the target that the attacks may ask, by role. ForethoughtError where one needs a model and none is named."""
-    attacker = attacker or (ModelConfig(name=config.attacker) if config.attacker else None)
-    helper = helper or (ModelConfig(name=config.helper) if config.helper else None)
+    attacker = attacker or (ModelConfig(name=config.attacker, dtype=config.dtype) if config.attacker else None)
+    helper = helper or (ModelConfig(name=config.helper, dtype=config.dtype) if config.helper else None)
     for spec in config.attacks:
         needs = needed(spec)
         if attacker is None and "attacker" in needs:

@@ -94,8 +94,8 @@ def fork_of(target: ModelConfig) -> Fork:
             f"'{target.name}' is no training run, so where its thoughts decide is not known. Use --at answer."
         )
     given = read_run(Path(target.name), "train").info["config"]
-    config = TrainConfig.model_validate({key: given[key] for key in given.keys() & TrainConfig.model_fields.keys()})
-    fork = find_fork(read_examples(config)[0]) if config.data else None
+    rows = TrainConfig(data=given["data"], match=given.get("match", ())) if given.get("data") else None
+    fork = find_fork(read_examples(rows)[0]) if rows else None
     if fork is None:
         raise ForethoughtError(
             f"the thoughts that '{target.name}' learnt from do not decide in one place, by one word. Use --at answer."

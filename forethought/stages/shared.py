@@ -22,6 +22,10 @@ from forethought.run import Run, hash_file, read_run, run_hash
 T = TypeVar("T")
 # Prompts from which the cost of all is estimated.
 PILOT = 20
+MOUNTS = Path("/proc/self/mounts")
+NETWORKED = (
+    "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "panfs", "smb3", "smbfs", "sshfs", "wekafs",
+)  # fmt: skip
 LOADED: dict[ModelConfig, Model] = {}
 
 
@@ -124,8 +128,18 @@ def execute(
 
 
 def cache_path(run: Path) -> Path:
-    """The reply cache that this host's runs under the same `runs` directory share; beside the run where there is none of that name.
-    One file a host: SQLite's write-ahead log breaks where hosts share it over a network file system."""
+    """The reply cache that runs under the same `runs` directory share; beside the run where there is none of that name. On a network
+    file system each host has its own: SQLite's write-ahead log breaks where hosts share it."""
     home = next((p for p in run.absolute().parents if p.name == "runs"), run.absolute().parent)
-    host = re.sub(r"[^\w.-]", "_", platform.node()) or "here"
-    return home / ".cache" / f"replies-{host}.sqlite"
+    host = re.sub(r"[^\w.-]", "_", platform.node())
+    return home / ".cache" / ("replies.sqlite" if not is_networked(home) else f"replies-{host}.sqlite")
+
+
+def is_networked(path: Path, mounts: Path = MOUNTS) -> bool:
+    """Whether a path lies on a file system that several hosts may have mounted. False where the system does not say (Linux does)."""
+    if not mounts.exists():
+        return False
+    rows = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    kinds = {Path(row[1].replace("\\040", " ")): row[2] for row in rows}
+    kind = next((kinds[place] for place in (path.absolute(), *path.absolute().parents) if place in kinds), "")
+    return kind.removeprefix("fuse.") in NETWORKED

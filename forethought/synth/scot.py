@@ -25,12 +25,14 @@ from forethought.records import Decision, Example, Prompt, Rejected, Sampling
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Care, Reject, answer_to, first_sentence, lower_first, reasoned_refusal
+from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_first, reasoned_refusal
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.restate import PREFIX, RULE, restate
 from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
 
 Ways = Literal["auto", "json", "steps"]
+# Of a strong teacher's JSON, and of one that is led: only the latter is held against the request's own words.
+INTENT_CHECKS = ("intent has the form asked for", "intent is one faithful sentence")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def scot(
             sample=max(0, found.sample),
             checks=(
                 *(("teacher agrees with the label",) if verify else ()),
-                "intent by rule" if found.sample == RULE else f"intent is one {'faithful ' if led else ''}sentence",
+                "intent by rule" if found.sample == RULE else INTENT_CHECKS[led],
                 check,
             ),
         )
@@ -177,7 +179,7 @@ def read_metadata(text: str, prompt: Prompt, policy: Policy, decision: Decision,
     begun = found["intent"].strip()
     if not begun.lower().startswith(PREFIX.lower()):
         raise Reject("intent does not begin as asked", begun[:200])
-    said = first_sentence(begun[len(PREFIX) :])
+    said = " ".join(begun[len(PREFIX) :].split()).rstrip(".")
     if not 2 <= len(said.split()) <= 60 or "<" in said:
         raise Reject("intent is empty or too long", said[:200])
     if classify(f"{PREFIX} {said}").label == "refusal":
