@@ -112,6 +112,10 @@ class TrainConfig(Record):
     @model_validator(mode="after")
     def _heeded(self) -> TrainConfig:
         method = self.method.partition("(")[0].strip()
+        if method == "lat" and self.gradient_checkpointing:
+            raise ValueError(
+                "lat cannot recompute a forward after its perturbation is gone. Leave gradient_checkpointing off; lower rows_per_forward"
+            )
         if method in METHOD_DEFAULTS and (self.pairing or self.decision_weight != 1):
             name = "pairing" if self.pairing else "decision_weight"
             raise ValueError(f"{method} has a loss of its own, in which {name} has no part: leave it out")

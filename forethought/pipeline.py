@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from forethought.stages.attacking import others
 from forethought.stages.judging import aimed_at, graded_inside, models_behind
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
-from forethought.train.plan import command, describe, shown
+from forethought.train.plan import check_can, command, describe, shown
 
 
 def run_experiment(experiment: Experiment, root: Path, say: Say, overwrite: bool = False, jobs: int = 1) -> Path:
@@ -247,7 +248,8 @@ def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Ru
         words = command(
             experiment.model, config, out, seed=experiment.seed, policy=experiment.policy, launch=launch
         ) + (["--overwrite"] if overwrite else [])
-        if subprocess.run(words).returncode:
+        # This environment's own, whether or not it is activated.
+        if subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *words[2:]]).returncode:
             raise ForethoughtError(f"training '{name}' failed, as said above. Its command: {shown(words)}")
         overwrite = False
     return train(out, experiment.model, config, policy=experiment.policy, seed=experiment.seed, overwrite=overwrite)
@@ -328,6 +330,7 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
             raise ForethoughtError(f"'train.{name}.data' is missing.")
         for source in (*filter(None, [t.data]), *t.match):
             _known(f"train.{name}.data", source, experiment.synth)
+        check_can(t, _launch(experiment)[1])
         if t.init in experiment.train and t.init not in before:
             raise ForethoughtError(f"'train.{name}.init' names '{t.init}', which is trained later. List it first.")
         if t.init and t.init not in experiment.train:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_train import config, examples, losses, mixed, run_in
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
 from forethought import pipeline, stages
 from forethought.chat import Encoded, opens_thought, render_prompt
@@ -220,6 +220,39 @@ def test_a_circuit_breaker_of_a_model_that_refuses_keeps_its_refusals(tiny: Path
     assert made.info["config"]["model"] == str(whole.path) and made.info["config"]["init"] is None
 
 
+def test_what_a_loss_does_not_reach_is_not_trained(tiny: Path, tmp_path: Path) -> None:
+    """Several processes wait for a gradient of every weight that is. And the adapter one starts from is kept beside it only to compare."""
+    data, model = synth_run(tmp_path / "data", mixed(8)), f"hf:{tiny}"
+    first = stages.train(tmp_path / "first", model, config(data=data, steps=1, validation=0))
+    base = base_of.open_base(model, str(first.path))
+    for layers, reference in ((1, True), (None, False)):
+        made = base_of.with_adapter(base_of.load_trained(base, config()), base, config(), 0, layers, reference)
+        names = [name for name, weight in made.named_parameters() if weight.requires_grad]
+        blocks = {int(found[1]) for name in names if (found := base_of.BLOCK.search(name))}
+        assert blocks == (set(range(base.depth)) if layers is None else {0}) and base.depth > 1
+        assert (base_of.REFERENCE in made.peft_config) == reference
+    unread = base_of.UNREAD.fullmatch
+    assert (
+        unread("model.vision_tower.encoder.layers.0.fc1")
+        and unread("model.visual.blocks.1")
+        and unread("model.multi_modal_projector")
+    )
+    assert not unread("model.layers.0.self_attn.q_proj") and not unread("model.language_model.layers.1.mlp")
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_what_a_model_is_compared_with_has_no_dropout(start: bool, tiny: Path, tmp_path: Path) -> None:
+    data, model = synth_run(tmp_path / "data", mixed(8)), f"hf:{tiny}"
+    noisy = config(data=data, steps=1, validation=0, lora_dropout=0.5)
+    first = stages.train(tmp_path / "first", model, noisy)
+    base = base_of.open_base(model, str(first.path) if start else None)
+    made = base_of.with_adapter(base_of.load_trained(base, noisy), base, noisy, 0, None, True).train()
+    ids = torch.arange(1, 9)[None]
+    with base_of.original(made):
+        assert torch.equal(made(input_ids=ids).logits, made(input_ids=ids).logits)
+    assert made.training
+
+
 def latent_trainer(tiny: Path, tmp_path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     base, run, rows = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "l"), mixed(4)
     reply = Attempt(
@@ -409,6 +442,36 @@ def test_shipped_launch_configurations_are_what_accelerate_reads(name: str) -> N
     assert (found.num_processes, found.mixed_precision) == (8, "bf16")
 
 
+def test_a_launchers_precision_does_not_outvote_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert not loop.make_arguments(8, 1, config(dtype="float32"), tmp_path, 0).bf16
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
+
+
+def test_a_sampler_is_told_its_epoch(tiny: Path, tmp_path: Path) -> None:
+    """Also where training goes on in the middle of one, and in several processes, whose loader does not hand it on."""
+    trainer, _ = latent_trainer(tiny, tmp_path)
+    (callback,) = [c for c in trainer.callback_handler.callbacks if isinstance(c, loop.InOrder)]
+    assert trainer._get_train_sampler() is callback.drawn
+    for epoch, told in ((None, 0), (1.5, 1), (2.0, 2)):
+        callback.on_epoch_begin(trainer.args, TrainerState(epoch=epoch), TrainerControl())
+        assert callback.drawn.epoch == told
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "said"),
+    [({"method": "r2d2"}, 8, "in one process"), ({"method": "dpo", "lora_rank": 0}, 1, "Set lora_rank above 0"),
+     ({"method": "circuit_breaker", "lora_rank": 0}, 1, "Set lora_rank above 0")],
+)  # fmt: skip
+def test_a_plan_refuses_what_the_method_would(changes: dict[str, Any], processes: int, said: str) -> None:
+    with pytest.raises(ForethoughtError, match=said):
+        describe("smollm2", config(**changes), 64, processes)
+    with pytest.raises(ValueError, match="lat cannot recompute"):
+        config(method="lat", gradient_checkpointing=True)
+
+
 @pytest.mark.slow
 def test_two_processes_reproduce_one(tiny: Path, tmp_path: Path) -> None:
     """`accelerate launch` on two CPU processes: the losses of one process, and one writer."""
@@ -518,7 +581,7 @@ def test_an_experiment_trains_in_processes_of_its_own(
     monkeypatch.setattr(pipeline, "subprocess", failing)
     with pytest.raises(ForethoughtError, match="training 'rt' failed"):
         pipeline._train(experiment(tiny, tmp_path), "rt", tmp_path, False)
-    assert started[0][:2] == ["accelerate", "launch"]
+    assert started[0][:4] == [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     asked = pipeline._train(experiment(tiny, tmp_path), "asked", tmp_path, False)
     assert asked.finished
     assert len(started) == 1

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from forethought.flow import Ask, Choose, Done, Flow, Job, Logprobs, run_flows
 from forethought.models import hub, load_model, locate_weights, text_length
 from forethought.models.heap import keep_pages
 from forethought.models.hf import COLUMNS, HFModel, load_hf, load_tokenizer, load_weights
+from forethought.models.pages import window
 from forethought.records import Message, Messages, Reply, Sampling, user
 from forethought.train.plan import shape_of
 
@@ -366,6 +368,20 @@ def test_a_slow_hub_is_not_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("huggingface_hub.get_session", Slow)
     assert not hub.is_out_of_reach()
     hub.is_out_of_reach.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("fields", "longest"),
+    [
+        ({"rope_parameters": {"rope_type": "default"}}, None), ({"sliding_window": 4096}, 4096),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 4096}, "sliding_window": 262144}, 4096),
+        ({"rope_parameters": {"rope_type": "dynamic"}, "layer_types": ["full_attention"]}, 2048),
+    ],
+)  # fmt: skip
+def test_how_long_rows_may_be_in_pages(fields: dict[str, Any], longest: int | None) -> None:
+    """Beyond, Phi-3's positions are turned otherwise, and every other row's in the pass too."""
+    text = SimpleNamespace(max_position_embeddings=2048, **fields)
+    assert window(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))) == longest
 
 
 def test_a_revision_is_no_part_of_the_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ def load_hf(
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
     # Replies that older versions kept of models with windows, or read one row at a time, are not these.
-    way = "pages-2" if plain_attention(model) and not window(model) else "rows-9"
+    way = "pages-2" if plain_attention(model) and not window(model) else "rows-10"
     identity = digest(weights, dtype, device, way)
     return HFModel(model.eval().to(device), tokenizer, identity, system)
 

@@ -74,12 +74,16 @@ def plain_attention(model: Any) -> bool:
 
 
 def window(model: Any) -> int | None:
-    """How many tokens back each layer sees, where that is fewer than all: Mistral's first models, Phi-3 and Starcoder2 say so by this
-    number alone, without a list of layer types."""
+    """How long a row may be for each token to see all before it, turned as whatever the row's length: None for any. Mistral's first models,
+    Phi-3 and Starcoder2 have a window by its number alone, without a list of layer types; Phi-3's longer siblings turn all positions of
+    a pass otherwise as soon as one is beyond the length that they were first trained for."""
     config = model.config.get_text_config()
-    if getattr(config, "layer_types", None):
-        return None
-    return getattr(config, "sliding_window", None) or None
+    back = None if getattr(config, "layer_types", None) else getattr(config, "sliding_window", None)
+    turned = getattr(config, "rope_parameters", None) or {}
+    first = None
+    if turned.get("rope_type") in ("longrope", "dynamic"):
+        first = turned.get("original_max_position_embeddings") or config.max_position_embeddings
+    return min((n for n in (back, first) if n), default=None)
 
 
 def paged_attention(

@@ -13,7 +13,7 @@ from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job, Model, run_flows
 from forethought.models import check_spec, load_model
 from forethought.models.cache import DiskCache
-from forethought.models.heap import give_back
+from forethought.models.heap import let_go
 from forethought.models.meter import Meter, Metered
 from forethought.progress import progress
 from forethought.records import digest
@@ -71,7 +71,7 @@ def unload() -> None:
     for model in LOADED.values():
         model.close()
     LOADED.clear()
-    give_back()
+    let_go()
 
 
 def execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ from forethought.models.hf import from_source, load_tokenizer, load_weights
 from forethought.models.precision import computed_in
 from forethought.records import Example
 from forethought.run import Run
-from forethought.train.launch import is_first
+from forethought.train.launch import is_first, sharded
+from forethought.train.rows import COMPARES
 
 REFERENCE = "reference"
+# Parts of a model that only images or sound go through, by the names that transformers gives them; and the number of a block.
+UNREAD = re.compile(r".*\b(?:vision_\w+|visual|audio_\w+|embed_vision|embed_audio|multi_modal_projector)\b.*")
+BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -97,22 +102,36 @@ def load_trained(base: Base, config: TrainConfig) -> Any:
     return load_weights(base.source, "float32" if whole else computed_in(config.dtype))[1]
 
 
-def with_adapter(model: Any, base: Base, config: TrainConfig, seed: int, layers: int | None = None) -> Any:
-    """The model with LoRA on every linear layer (of the first `layers` blocks), or with the adapter it starts from and a frozen copy of
-    that as reference; itself where `lora_rank` is 0."""
+def with_adapter(
+    model: Any, base: Base, config: TrainConfig, seed: int, layers: int | None = None, reference: bool = False
+) -> Any:
+    """The model with LoRA on every linear layer (of the first `layers` blocks), or with the adapter it starts from and, where a method
+    compares with that, a frozen copy of it as `reference`; itself where `lora_rank` is 0.
+
+    What no text reaches (the eyes of a model that sees) is not trained, and nothing behind `layers`: several processes wait for a gradient
+    of every weight that is.
+    """
     from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(seed)
     if base.adapter is not None:
         made = PeftModel.from_pretrained(model, str(base.adapter), is_trainable=True)
-        made.load_adapter(str(base.adapter), adapter_name=REFERENCE, is_trainable=False)
+        _freeze(made, layers)
+        if reference:
+            made.load_adapter(str(base.adapter), adapter_name=REFERENCE, is_trainable=False)
+            if sharded():  # FSDP wants one type of numbers in what it puts together, and peft makes an adapter float32.
+                for name, weight in made.named_parameters():
+                    weight.data = weight.data.to(model.dtype) if f".{REFERENCE}." in name else weight.data
         return made
+    _freeze(model, None)
     if config.lora_rank == 0:
         return model
     where: dict[str, Any] = {"target_modules": "all-linear"}
+    if any(UNREAD.fullmatch(name) for name, _ in model.named_modules()):
+        where["exclude_modules"] = UNREAD.pattern
     if layers is not None:
         # PEFT takes a choice of layers only with modules listed by name.
-        where = {"target_modules": sorted(_linear_names(model)), "layers_to_transform": list(range(layers))}
+        where |= {"target_modules": sorted(_linear_names(model)), "layers_to_transform": list(range(layers))}
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -121,6 +140,14 @@ def with_adapter(model: Any, base: Base, config: TrainConfig, seed: int, layers:
         **where,
     )
     return get_peft_model(model, lora)
+
+
+def _freeze(model: Any, layers: int | None) -> None:
+    """No gradient for what sees or hears, nor for blocks behind the first `layers`."""
+    for name, weight in model.named_parameters():
+        block = BLOCK.search(name)
+        if UNREAD.fullmatch(name) or (layers is not None and block and int(block[1]) >= layers):
+            weight.requires_grad_(False)
 
 
 def _linear_names(model: Any) -> set[str]:
@@ -135,9 +162,7 @@ def _linear_names(model: Any) -> set[str]:
 def needs_adapter(method: str, base: Base, config: TrainConfig) -> None:
     """ForethoughtError where a method that compares with the original model would train all of its weights."""
     if config.lora_rank == 0 and base.adapter is None:
-        raise ForethoughtError(
-            f"{method} compares with the original model, which is the trained one with its adapter off. Set lora_rank above 0."
-        )
+        raise ForethoughtError(f"{method} {COMPARES}")
 
 
 def unadapted(model: Any) -> Any:
@@ -148,13 +173,18 @@ def unadapted(model: Any) -> Any:
 @contextmanager
 def original(model: Any) -> Iterator[None]:
     """The model as it was at the start, without gradients: its adapter off, or the adapter it started from."""
-    if REFERENCE not in model.peft_config:
-        with model.disable_adapter(), torch.no_grad():
-            yield
-        return
-    model.set_adapter(REFERENCE, inference_mode=True)
+    training = model.training
+    model.eval()  # What it is compared with has no dropout.
     try:
-        with torch.no_grad():
-            yield
+        if REFERENCE not in model.peft_config:
+            with model.disable_adapter(), torch.no_grad():
+                yield
+            return
+        model.set_adapter(REFERENCE, inference_mode=True)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            model.set_adapter("default")
     finally:
-        model.set_adapter("default")
+        model.train(training)

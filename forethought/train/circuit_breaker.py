@@ -66,6 +66,8 @@ def circuit_breaker(
 class Rerouting(Learner):
     """Elements are (harmful completion, row to keep)."""
 
+    compares = True
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

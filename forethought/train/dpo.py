@@ -99,6 +99,8 @@ def flip(example: Example, opposite: Example) -> str:
 class Preference(Learner):
     """Elements are (preferred, rejected)."""
 
+    compares = True
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

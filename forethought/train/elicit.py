@@ -14,6 +14,7 @@ from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Ask, Flow, Job, generator_for, run_flows
 from forethought.models import load_model
+from forethought.models.heap import let_go
 from forethought.progress import progress
 from forethought.records import Attempt, Example, Prompt, Reply, Sampling
 from forethought.refusals import classify
@@ -72,6 +73,8 @@ def _ask(
                 bar.advance()
     finally:
         model.close()
+        del model
+        let_go()
     order = {id: i for i, id in enumerate(prompts)}
     done.sort(key=lambda a: order[a.prompt.id])
     write_records(run.path / FILE, done)

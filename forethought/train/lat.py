@@ -29,6 +29,7 @@ from forethought.train.forward import (
     token_logprobs,
     trained_columns,
 )
+from forethought.train.launch import sharded
 from forethought.train.loop import Element, Learner, fit, make_trainer
 from forethought.train.rows import by_decision, hold_out, side_by_side
 
@@ -51,10 +52,9 @@ def lat(
     `opening` begins the harmful completions, of at most `max_tokens`."""
 
     def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
-        if config.gradient_checkpointing:
+        if sharded():
             raise ForethoughtError(
-                "lat cannot recompute a forward after its perturbation is gone. Leave gradient_checkpointing off; lower "
-                "rows_per_forward."
+                "lat reads the model below what splits its weights. Start it with multi_gpu.yaml, or without a launcher."
             )
         base = open_base(model_name, config.init)
         fitting, held = hold_out(examples, config.validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 
 def processes() -> int:
@@ -26,4 +27,5 @@ def wait() -> None:
         import torch
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+        # The others wait while the first writes what is to be trained against: by default they would give up after ten minutes.
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2)).wait_for_everyone()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from forethought.chat import Encoded
@@ -52,7 +53,7 @@ def make_trainer(
     # DeepSpeed shards weights while they load, and knows that it should from the arguments: these come first.
     arguments = make_arguments(len(data), width or len(data[0]), config, run.path / "checkpoints", seed)
     with quiet():
-        model = with_adapter(load_trained(base, config), base, config, seed, layers)
+        model = with_adapter(load_trained(base, config), base, config, seed, layers, kind.compares)
     if (
         config.dtype == "float32"
         and not torch.cuda.is_available()
@@ -84,6 +85,9 @@ def make_arguments(elements: int, width: int, config: TrainConfig, out: Path, se
     per_process = per_forward(config, width, processes())
     on_gpu = torch.cuda.is_available()
     steps = count_steps(elements, config)
+    half = computed_in(config.dtype) == "bfloat16" and (on_gpu or config.lora_rank == 0)
+    # A launcher's own word would outvote the configuration's.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if half else "no"
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=per_process,
@@ -94,7 +98,7 @@ def make_arguments(elements: int, width: int, config: TrainConfig, out: Path, se
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(config.warmup * steps),
         weight_decay=config.weight_decay,
-        bf16=computed_in(config.dtype) == "bfloat16" and (on_gpu or config.lora_rank == 0),
+        bf16=half,
         use_cpu=not on_gpu,
         remove_unused_columns=False,
         logging_steps=1,
@@ -172,14 +176,32 @@ class Drawn(torch.utils.data.Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.rows, generator=generator))  # type: ignore[no-untyped-call]
 
 
+class InOrder(TrainerCallback):
+    """Tells the sampler its epoch: what accelerate puts around it where several processes resume does not hand that on."""
+
+    def __init__(self, drawn: Drawn) -> None:
+        self.drawn = drawn
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.drawn.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+
 class Learner(Trainer):
-    """A Trainer that logs the terms of its loss, and whose steps do not depend on how many processes share them."""
+    """A Trainer that logs the terms of its loss, and whose steps do not depend on how many processes share them. `compares` is set where
+    the loss looks at the model as it was at the start."""
+
+    compares = False
 
     def __init__(self, options: dict[str, Any], rows: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # A loss is the mean of its forward. Left to what the model's forward accepts, those of a step would be added up and not averaged.
         self.model_accepts_loss_kwargs = False
         self.options, self.rows, self.terms = options, rows, dict[str, list[torch.Tensor]]()
+        data: Any = self.train_dataset
+        self.order = Drawn(data, rows, self.args.seed)
+        self.add_callback(InOrder(self.order))
 
     def bare(self, model: Any) -> Any:
         """The model without what a launcher wraps around it."""
@@ -214,8 +236,7 @@ class Learner(Trainer):
         return _mean_tokens(self.train_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        data: Any = self.train_dataset
-        return Drawn(data, self.rows, self.args.seed)
+        return self.order
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict=state_dict)

@@ -19,7 +19,7 @@ from forethought.models.hub import is_out_of_reach
 from forethought.records import Example
 from forethought.registry import parse_spec, resolve
 from forethought.train import METHODS
-from forethought.train.rows import count_steps, per_forward
+from forethought.train.rows import COMPARES, count_steps, per_forward
 
 GIB = 2**30
 # Rows a method reads side by side.
@@ -130,6 +130,15 @@ def memory(shape: Shape, config: TrainConfig, processes: int = 1, longest: int |
     }
 
 
+def check_can(config: TrainConfig, processes: int = 1) -> None:
+    """ForethoughtError for what a method refuses once it runs."""
+    method = parse_spec(config.method)[0]
+    if method == "r2d2" and processes > 1:
+        raise ForethoughtError("r2d2 keeps its pool of suffixes in one process. Start it without a launcher.")
+    if method in ("dpo", "circuit_breaker") and config.lora_rank == 0 and not config.init:
+        raise ForethoughtError(f"{method} {COMPARES}")
+
+
 def describe(
     model: str, config: TrainConfig, rows: int, processes: int = 1, examples: Sequence[Example] = ()
 ) -> list[str]:
@@ -140,6 +149,7 @@ def describe(
     if method == "prompt":
         return ["no training: the base model is deployed with a system prompt"]
     resolve("training method", METHODS, config.method)  # for its errors: a plan of what cannot run is no plan
+    check_can(config, processes)
     width = WIDTH.get(method, 2 if config.pairing else 1)
     forward = per_forward(config, width, processes)
     shared = config.batch_size // processes // forward

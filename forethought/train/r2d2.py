@@ -32,6 +32,7 @@ from forethought.train.elicit import elicit
 from forethought.train.forward import adversarial_terms, token_logprobs
 from forethought.train.launch import processes
 from forethought.train.loop import Learner, collate, fit, make_trainer
+from forethought.train.plan import check_can
 from forethought.train.rows import by_decision, hold_out
 
 POOL_FILE = "pool.json"
@@ -67,8 +68,7 @@ def r2d2(
     of `gcg` and `lat`."""
 
     def learn(examples: list[Example], model_name: str, config: TrainConfig, run: Run, seed: int) -> dict[str, Any]:
-        if processes() > 1:
-            raise ForethoughtError("r2d2 keeps its pool of suffixes in one process. Start it without a launcher.")
+        check_can(config, processes())
         base = open_base(model_name, config.init)
         fitting, held = hold_out(examples, config.validation)
         refused, others = by_decision(fitting, "r2d2")

@@ -11,6 +11,8 @@ from forethought.errors import ForethoughtError
 from forethought.flow import generator_for
 from forethought.records import Example, digest
 
+# Why DPO and circuit breakers cannot train all weights.
+COMPARES = "compares with the original model, which is the trained one with its adapter off. Set lora_rank above 0."
 A = TypeVar("A")
 B = TypeVar("B")
 
