@@ -8,10 +8,12 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -496,6 +498,30 @@ def test_two_processes_reproduce_one(tiny: Path, tmp_path: Path) -> None:
     assert made["status"] == "finished"
     assert made["identity"] == one.info["identity"]
     assert not (tmp_path / "two" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_killed_in_the_second_epoch_go_on_with_its_rows(tiny: Path, tmp_path: Path) -> None:
+    data, out = synth_run(tmp_path / "data", mixed(64)), tmp_path / "two"
+    settings: dict[str, Any] = {"batch_size": 4, "validation": 0, "epochs": 2, "learning_rate": 1e-3, "save_steps": 1}
+    one = stages.train(tmp_path / "one", f"hf:{tiny}", config(data=data, **settings))
+    words = ["train", data, *(f"{k}={v}" for k, v in settings.items()), "lora_rank=4", "max_length=256",
+             "--model", f"hf:{tiny}", "--out", str(out)]  # fmt: skip
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "forethought", *words]  # fmt: skip
+    how: dict[str, Any] = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "cwd": Path(__file__).parents[1], "text": True}
+    running = subprocess.Popen(launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+    until = time.monotonic() + 200
+    while not any((out / "checkpoints" / f"checkpoint-{n}").exists() for n in range(20, 32)):
+        assert running.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    for process in (*psutil.Process(running.pid).children(recursive=True), running):
+        process.kill()
+    running.communicate()
+    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    done = subprocess.run(launch, capture_output=True, timeout=200, **how)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(out)) == 32 and losses(out) == pytest.approx(losses(one.path), abs=1e-3)
 
 
 @pytest.mark.parametrize(
