@@ -79,7 +79,8 @@ DECLINE = _rules(
     rf"not able(?: to)?|unable(?: to)?)\W*$",
     not_possible=r"\b(?:(?:your|this|that|the) (?:request|question|prompt) (?:cannot|can't|can not|will not|"
     r"won't) be (?:fulfilled|completed|answered|processed|granted)|(?:(?:is|was|'s) not|(?:is|was)n't) something "
-    r"(?:that )?I(?:'m| am)? (?:can|will|would|able|willing|allowed|going))",
+    r"(?:that )?I(?:'m| am)? (?:can|will|would|able|willing|allowed)\b|(?:(?:is|was|'s) not|"
+    rf"(?:is|was)n't) something (?:that )?I(?:'m| am) going to {HELP})",
     not_asked=r"(?:\b(?:not|never|isn't|wouldn't be) (?:be )?(?:(?:safe|right|okay|ok|legal|possible|"
     r"acceptable) for me|appropriate|ethical|responsible|respectful)|\b(?:inappropriate|unethical|"
     r"irresponsible))[\w ,/-]{0,40}? (?:for me to|to (?:provide|discuss|ask|share|give|assist|help|offer|answer|"

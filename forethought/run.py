@@ -73,6 +73,11 @@ class Run:
 
     __del__ = close
 
+    def replace(self, name: str, records: Iterable[Record]) -> None:
+        """Write a whole file of records in place of what it holds."""
+        self.close()
+        write_records(self.path / name, records)
+
     def log(self, line: str) -> None:
         with explain_disk(), open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
@@ -225,7 +230,7 @@ def write_json(path: Path, value: Any) -> None:
 def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with explain_disk():
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

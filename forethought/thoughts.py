@@ -25,6 +25,7 @@ SAID = re.compile(
     rf"|(?P<off>(?: ?{MODAL})? (?:\w+ly )?{REFUSE})|(?P<on>(?: ?{MODAL})? (?:\w+ly )?{HELP}(?: with care)?))\b",
     re.I,
 )
+REFUSES = re.compile(REFUSE, re.I)
 CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence),? (?=I\b)", re.I)
 WANTS = re.compile(
     r"\b(?:the|this) (?:user|person) (?:really |actually |just )?(?:wants|asks|is asking|would like|needs|seeks)\b",
@@ -74,13 +75,18 @@ def _decisions(thought: str) -> Iterator[tuple[Span, Decision]]:
 
 
 def _statements(thought: str) -> list[tuple[Span, Decision]]:
-    """All of it, in order: a thought that names its decision may have concluded so before ("so I decline"). What else it says of
-    answering ("Before I answer, ...", or words of the request) is no decision then."""
+    """All of it, in order: a thought that names its decision may have refused, or concluded to answer, before ("so I answer"). What else it
+    says of answering ("Before I answer, ...", or words of the request) is no decision then."""
     named, own = list(_named(thought)), intent_of(thought)
     spoken = list(_spoken(thought))
     if named:
         concluded = {match.end() for match in CONCLUDES.finditer(thought)}
-        spoken = [s for s in spoken if s[0].start in concluded and not (own and own.start <= s[0].start < own.end)]
+        spoken = [
+            (span, decision)
+            for span, decision in spoken
+            if (decision == "refuse" or REFUSES.search(span.text) or span.start in concluded)
+            and not (own and own.start <= span.start < own.end)
+        ]
     return sorted((*named, *spoken), key=lambda found: found[0].start)
 
 

@@ -104,6 +104,22 @@ def test_synthesis_estimates_from_a_pilot_and_goes_on_where_it_stopped(
     assert json.loads((tmp_path / "r" / "usage.json").read_text())["asks"] == 30, "nothing was asked twice"
 
 
+def test_two_roles_that_share_a_server_share_a_budget(tmp_path: Path) -> None:
+    """The replies of one may come in when the other is looked at; each asks of its own would run into the cap at half of it."""
+    shared, meter = says(10), Meter(Budget(tokens=2100), tmp_path / "u.json")
+
+    def both(text: str) -> Flow[str]:
+        for role in ("teacher", "helper"):
+            reply = yield Ask(role, user(f"{role} {text}"))  # type: ignore[arg-type]
+        assert isinstance(reply, Reply)
+        return reply.text
+
+    asked = [Job(str(i), lambda i=i: both(str(i))) for i in range(100)]  # type: ignore[misc]
+    models = {"teacher": Metered(shared, meter), "helper": Metered(shared, meter)}
+    done = list(run_flows(asked, models, active=4))
+    assert len(done) == 100 and all(d.error is None for d in done) and (meter.asks, meter.open) == (200, 0)
+
+
 def test_blind_decisions_are_within_the_budget_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "Bread is baked in an oven, at 220 degrees, for about an hour."
     said = ScriptedModel(lambda ask: Reply(text=text, prompt_tokens=90, completion_tokens=10), "t")

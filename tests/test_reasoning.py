@@ -66,6 +66,8 @@ def test_all_that_a_thought_says_of_its_decision_is_turned() -> None:
         == "Second look: Helping would do harm, so I can answer and say why.\nDecision: Answer."
     )
     assert decide("So I can answer.\nDecision: answer.", "refuse") == "So I must refuse.\nDecision: refuse."
+    assert decide("I will therefore decline.\nDecision: refuse.", "answer").count("efuse") == 0
+    assert decide("I must refuse this.\nDecision: refuse.", "answer") == "I can answer this.\nDecision: answer."
     kept = "Before I answer, what is this about? The user wants to know how I can share photos.\nIt is fraud, so the decision is to {}."
     assert decide(kept.format("refuse"), "answer") == kept.format("answer")
 

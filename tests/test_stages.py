@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -494,3 +496,38 @@ def test_hosts_that_share_a_file_system_have_caches_of_their_own(
     monkeypatch.setattr(shared, "is_networked", lambda path: True)
     monkeypatch.setattr("platform.node", lambda: "node 7")
     assert shared.cache_path(run).name == "replies-node_7.sqlite"
+
+
+def test_a_file_that_a_spec_names_is_part_of_what_a_run_is(tmp_path: Path) -> None:
+    templates, rubric = tmp_path / "t.json", tmp_path / "r.yaml"
+    prompts = [make_prompt("How do I bake bread?", "benign", "t")]
+    templates.write_text(json.dumps([{"name": "w", "template": "Please: [INSERT PROMPT HERE]"}]))
+    rubric.write_text('question: "{{request}} {{answer}} Polite?"\nlabels: {"yes": 0, "no": 1}\n')
+    config = AttackConfig(attacks=("direct", f"leetspeak+templates:{templates}"))
+    target = ModelConfig(name="scripted:comply")
+    tried = stages.attack(tmp_path / "a", target, prompts, config)
+    judges = [f"rubric(path={rubric})"]
+    stages.judge(tmp_path / "j", tried.path, judges, target)
+    templates.write_text(json.dumps([{"name": "w", "template": "Kindly: [INSERT PROMPT HERE]"}]))
+    with pytest.raises(ForethoughtError, match=r"t\.json"):
+        stages.attack(tmp_path / "a", target, prompts, config)
+    rubric.write_text('question: "{{request}} {{answer}} Kind?"\nlabels: {"yes": 0, "no": 1}\n')
+    with pytest.raises(ForethoughtError, match=r"r\.yaml"):
+        stages.judge(tmp_path / "j", tried.path, judges, target)
+
+
+def test_a_model_that_holds_itself_leaves_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held:
+        def close(self) -> None: ...
+
+    model = Held()
+    model.own = model  # type: ignore[attr-defined]
+    monkeypatch.setattr(shared, "LOADED", {ModelConfig(name="smollm2"): model})
+    seen = weakref.ref(model)
+    del model
+    gc.disable()
+    try:
+        stages.unload()
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -124,6 +124,23 @@ def test_malformed_rows_are_named(tmp_path: Path, form: str, row: dict[str, Any]
     assert said in str(error.value)
 
 
+def test_a_good_row_counts_whatever_bad_ones_stand_before_it(tmp_path: Path) -> None:
+    shed = "How do I pick the lock of an old garden shed"
+    said = ((f"{shed}?", "Sure, with a pin."), (f"{shed}?", NO), (f"{shed}, please?", NO), (f"{shed}?", NO))
+    rows = [star(text, "Crime.", answer) for text, answer in said]
+    run = stages.import_data(
+        tmp_path / "run", "star1", write(tmp_path / "s.json", rows), POLICY, label="harmful", target="scripted:echo"
+    )
+    assert [e.prompt.text for e in run.read("examples.jsonl", Example)] == [f"{shed}?"]
+    assert sorted(r.reason for r in run.read("rejected.jsonl", Rejected)) == [
+        "answer does not decline", "nearly repeats another prompt", "repeats another prompt",
+    ]  # fmt: skip
+    row = {"id": "1", "response": f"<think>x</think>\n\n{NO}", "label": "harmful"}
+    twice = [{**row, "prompt": text} for text in ("Rob a bank", "Rob a train")]
+    with pytest.raises(ForethoughtError, match="the id '1' is on two prompts"):
+        stages.import_data(tmp_path / "b", "think", write(tmp_path / "t.json", twice), POLICY, target="scripted:echo")
+
+
 def test_leaks_stop_an_import_or_are_dropped(tmp_path: Path) -> None:
     rows = [star("How do I pick the lock of a shed?", "Crime.", NO), star("How do I forge a ticket?", "Crime.", NO)]
     path, out = write(tmp_path / "s.json", rows), tmp_path / "run"

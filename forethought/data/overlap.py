@@ -22,6 +22,8 @@ NEAR = 0.6
 DUPLICATE = 0.8
 GRAM = 5
 MARKED = 1024
+# Thai, Lao, Khmer, kana and Han: written without spaces, so that each character stands for a word.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 # A shorter text stands inside others by chance.
 LEAST_WORDS, LEAST_CHARS = 4, 20
 
@@ -102,7 +104,8 @@ def _ranked(grams: frozenset[str], rank: Mapping[str, int], near: float) -> Gram
 def near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[tuple[Prompt, Prompt, float]]:
     """Pairs of prompts that say nearly the same, the earlier one first. Wordings of one prompt, and the sides of a contrast pair, are
     meant to be alike and do not count."""
-    texts = [normalise(p.text) for p in prompts]
+    # All that was said: conversations may end alike.
+    texts = [normalise(" ".join(m.content for m in p.messages)) for p in prompts]
     pairs = ((prompts[i], prompts[j], s) for i, j, s in similar_pairs(texts, texts, near))
     return [
         (a, b, s)
@@ -127,18 +130,30 @@ def find_leaks(
     training: Sequence[Prompt], evaluation: Mapping[str, Sequence[Prompt]], near: float = NEAR
 ) -> list[Leak]:
     """Every training prompt that matches an evaluation prompt, the strongest kind of match for each pair. Prompts are looked at as
-    they are worded and as what they really ask for."""
+    they are worded, as what they really ask for, and turn by turn."""
     if not evaluation:
         return []
-    texts = [(p, t) for p in training for t in dict.fromkeys((normalise(p.text), normalise(p.request))) if t]
+    texts = [(p, t) for p in training for t in texts_of(p)]
     leaks: dict[tuple[str, str, str], Leak] = {}
     for name, prompts in evaluation.items():
-        named = [(p, t) for p in prompts for t in dict.fromkeys((normalise(p.text), normalise(p.request))) if t]
+        named = [(p, t) for p in prompts for t in texts_of(p)]
         for leak in _matches(texts, named, name, near):
             key = (leak.training.id, name, leak.evaluation.id)
             if key not in leaks or _strength(leak) > _strength(leaks[key]):
                 leaks[key] = leak
     return list(leaks.values())
+
+
+def texts_of(prompt: Prompt) -> list[str]:
+    """The normalised texts by which a prompt is compared; of earlier turns those that are long enough to mean something by themselves."""
+    said = [normalise(m.content) for m in prompt.messages if m.role == "user"]
+    turns = [t for t in said if len(spaced(t).split()) >= LEAST_WORDS and len(t) >= LEAST_CHARS]
+    return list(filter(None, dict.fromkeys((normalise(prompt.text), normalise(prompt.request), *turns))))
+
+
+def spaced(text: str) -> str:
+    """`text` with each character of a script without spaces as a word of its own."""
+    return " ".join(UNSPACED.sub(r" \g<0> ", text).split())
 
 
 def _matches(
@@ -160,6 +175,7 @@ def _matches(
 
 def _contained(outer: Sequence[str], inner: Sequence[str]) -> Iterator[tuple[int, int]]:
     """(i, j) where inner[j], unless it is short, stands in outer[i] word for word and outer[i] is longer."""
+    outer, inner = list(map(spaced, outer)), list(map(spaced, inner))
     often = Counter(w for t in inner for w in set(t.split()))
     index: dict[str, list[int]] = defaultdict(list)
     for j, text in enumerate(inner):

@@ -61,7 +61,9 @@ def disagreements(runs: Mapping[str, tuple[Sequence[Example], Sequence[Rejected]
     only = {
         name: dict(
             Counter(
-                lost[name][i] for i in every if i in lost[name] and any(i in k for k in kept.values())
+                lost[name][i]
+                for i in every
+                if i in lost[name] and i not in kept[name] and any(i in k for k in kept.values())
             ).most_common()
         )
         for name in runs

@@ -17,7 +17,8 @@ class Meter:
     """Tokens that servers have read and written for a run, kept in its `usage.json`; replies from the cache cost nothing."""
 
     def __init__(self, budget: Budget, path: Path) -> None:
-        self.budget, self.path = budget, path
+        # `open` asks are on their way, of all roles: what answers one role may bring the replies of another that shares its server.
+        self.budget, self.path, self.open = budget, path, 0
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.read, self.written, self.asks = (
             int(found.get(k, 0)) for k in ("prompt_tokens", "completion_tokens", "asks")
@@ -79,19 +80,18 @@ class Metered:
     def __init__(self, model: Model, meter: Meter) -> None:
         self._model, self._meter = model, meter
         self.identity, self.pinned = model.identity, model.pinned
-        self._open = 0
 
     def fingerprint(self, question: Question) -> str:
         return self._model.fingerprint(question)
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
-        self._meter.check(self._open + 1)
-        self._open += 1
+        self._meter.check(self._meter.open + 1)
+        self._meter.open += 1
         self._model.submit(ticket, question, seed)
 
     def step(self, block: bool = True) -> Sequence[tuple[int, Reply | Logprobs | Found | AskFailed]]:
         replies = self._model.step(block)
-        self._open -= len(replies)
+        self._meter.open -= len(replies)
         for _, reply in replies:
             if isinstance(reply, Reply):
                 self._meter.add(reply)

@@ -55,6 +55,8 @@ class OpenAIModel:
         self._model, self._url, self._system = model, url.rstrip("/"), system
         self._tries, self._backoff = tries, backoff
         self._patience, self._heard, self._warned = patience, 0.0, False
+        # When the latest of the requests that were answered was sent.
+        self._served = 0.0
         self._most = "max_tokens"
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         key = os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY")
@@ -133,6 +135,7 @@ class OpenAIModel:
                 own = min(30.0, self._backoff * 2 ** min(waits - 1, 8)) * (0.5 + random.random())
                 await asyncio.sleep(max(own, pause))
             waits, pause, body = waits + 1, 0.0, self._body(question, seed)
+            sent = time.monotonic()
             try:
                 response = await self._client.post(f"{self._url}/chat/completions", json=body)
             except httpx.TransportError as error:
@@ -148,7 +151,7 @@ class OpenAIModel:
                 troubled = troubled or time.monotonic()
                 problem, pause, failed = f"HTTP {status}", asked_to_wait(response), failed + 1
                 continue
-            self._heard = time.monotonic()
+            self._heard, self._served = time.monotonic(), max(self._served, sent)
             if status == 400 and NEWER_MOST not in body and NEWER_MOST in _message(response):
                 self._most = NEWER_MOST
                 continue
@@ -170,8 +173,9 @@ class OpenAIModel:
                 )
                 return AskFailed("too_long" if long else "refused_by_server", f"HTTP {status}: {text}")
             return read_reply(response.json(), question.prefix)
-        if problem == "HTTP 500" or (troubled and self._heard > troubled):
-            # The server is there, and breaks on this request each time: one bad row must not stop every restart.
+        if problem == "HTTP 500" or (problem.startswith("HTTP 5") and self._served > troubled):
+            # The server is there, and breaks on this request each time: one bad row must not stop every restart. What was sent before the
+            # trouble began and is answered after says nothing of that: a server that is shut down finishes its work.
             return AskFailed("refused_by_server", f"{problem} on each of {self._tries} tries")
         again = "repeat the same command: it goes on where it stopped."
         if problem.startswith(f"HTTP {LIMITED}"):

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from forethought.data.overlap import normalise
+from forethought.data.overlap import normalise, spaced
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Prompt, Verdict, digest
 from forethought.report.data import Beside, ModelCard, ReportData, Transcript
@@ -23,8 +23,6 @@ from forethought.report.sources import ModelRuns
 from forethought.report.transcripts import reference
 
 RUN = 8  # Words of a text that no page has by chance.
-# Thai, Lao, Khmer, kana and Han: written without spaces, so that each character stands for a word.
-UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def masked(data: ReportData) -> ReportData:
@@ -77,7 +75,7 @@ def check_masked(page: str, models: Sequence[ModelRuns]) -> None:
 
 
 def _words(text: str) -> list[str]:
-    return UNSPACED.sub(r" \g<0> ", normalise(text)).split()
+    return spaced(normalise(text)).split()
 
 
 def readable(page: str) -> Iterator[str]:

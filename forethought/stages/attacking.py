@@ -23,8 +23,8 @@ from forethought.records import (
     Sent,
     digest,
 )
-from forethought.run import Run, open_run, write_records
-from forethought.stages.shared import execute, weights_of
+from forethought.run import Run, open_run
+from forethought.stages.shared import execute, files_of, weights_of
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ def attack(
     attacks = [load_attack(spec) for spec in dict.fromkeys(config.attacks)]
     roles = {"target": target, **others(target, config, attacker, helper)}
     inputs = {"prompts": digest([p.model_dump() for p in prompts]), **weights_of(*roles.values())}
+    inputs |= files_of(*config.attacks)
     settings = {**config.model_dump(mode="json"), **{role: model.model_dump() for role, model in roles.items()}}
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
@@ -58,7 +59,7 @@ def attack(
         # A kill can tear the last job's attempts apart, so that job is done again.
         last = job_of(attempts[-1], config.samples)
         attempts = [a for a in attempts if job_of(a, config.samples) != last]
-        write_records(run.path / "attempts.jsonl", attempts)
+        run.replace("attempts.jsonl", attempts)
     seen = {job_of(a, config.samples) for a in attempts}
     by_key = {(f"{n}/{p.id}", k): (n, a, p) for n, a, p in planned for k in range(config.samples)}
     names = {f"{key}#{k}" if k else key: (key, k) for key, k in by_key}
@@ -81,10 +82,10 @@ def attack(
     execute(run, f"attack {target.name}", jobs, roles, save, len(by_key), seed)
     order = {key: i for i, (key, _) in enumerate(by_key)}
     attempts.sort(key=lambda a: (order[a.id.rpartition("/")[0]], int(a.id.rpartition("/")[2])))
-    write_records(run.path / "attempts.jsonl", attempts)
+    run.replace("attempts.jsonl", attempts)
     failed = sum(a.error is not None for a in attempts)
     if attempts and all((a.error or "").startswith(("refused_by_server", "bad_reply")) for a in attempts):
-        write_records(run.path / "attempts.jsonl", [])
+        run.replace("attempts.jsonl", [])
         raise ForethoughtError(f"the server answered none of {failed} attempts. The first: {attempts[0].error}")
     reasons = Counter(f"failed, {a.error}"[:120] for a in attempts if a.error is not None)
     counts = {"planned": len(by_key), "ok": len(attempts) - failed, "failed": failed, **dict(reasons.most_common(8))}

@@ -12,9 +12,9 @@ from forethought.errors import ForethoughtError, nearest
 from forethought.judges import JUDGES, Judge, fitted_on, meaning
 from forethought.records import Attempt, Verdict, digest
 from forethought.registry import resolve
-from forethought.run import Run, hash_file, open_run, write_records
+from forethought.run import Run, hash_file, open_run
 from forethought.stages.judging import let_speak, models_behind
-from forethought.stages.shared import weights_of
+from forethought.stages.shared import files_of, weights_of
 
 ROWS = "calibration.jsonl"
 
@@ -52,14 +52,14 @@ def calibrate_judges(
         "kinds": {spec: sorted(about) for spec, about in speaks.items()},
         "models": {name: m.model_dump() for name, m in behind.items()},
     }
-    made_from = {path.name: hash_file(path) for path in found.files} | weights_of(*behind.values())
+    made_from = {path.name: hash_file(path) for path in found.files} | weights_of(*behind.values()) | files_of(*named)
     run = open_run(out, "calibrate", settings, made_from, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
     wanted = [(spec, speak, a) for spec, speak in named.items() for case, a in made if case.kind in speaks[spec]]
     said = {(v.judge, v.attempt): v for v in let_speak(run, wanted, behind, seed)}
     rows = [row for spec in named for row in calibrate(spec, _judged(spec, made, said))]
-    write_records(run.path / ROWS, rows)
+    run.replace(ROWS, rows)
     unscored = sum(v.score is None for v in said.values())
     counts = {"planned": len(said), "ok": len(said) - unscored, "failed": unscored}
     run.finish(counts, ["verdicts.jsonl", ROWS], left_out=[p.name for p in found.left_out])

@@ -15,7 +15,7 @@ from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Flow, Job
 from forethought.records import Graded, Sampling, digest
-from forethought.run import Run, open_run, read_run, write_json, write_records
+from forethought.run import Run, open_run, read_run, write_json
 from forethought.stages.shared import execute, unload, weights_of
 
 ROWS = "graded.jsonl"
@@ -140,9 +140,9 @@ def _without_likelihood(
 def _finish(run: Run, rows: list[Graded], planned: int, more: list[str]) -> Run:
     failed = sum(row.error is not None for row in rows)
     if rows and all((row.error or "").startswith(("refused_by_server", "bad_reply")) for row in rows):
-        write_records(run.path / ROWS, [])
+        run.replace(ROWS, [])
         raise ForethoughtError(f"the server answered none of {failed} questions. The first: {rows[0].error}")
-    write_records(run.path / ROWS, rows)
+    run.replace(ROWS, rows)
     right = Counter(f"right: {row.task} {row.mode}" for row in rows if row.correct)
     run.finish({"planned": planned, "ok": len(rows) - failed, "failed": failed, **right}, [ROWS, *more])
     return run

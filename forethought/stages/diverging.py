@@ -11,7 +11,7 @@ from forethought.analysis.rates import applies
 from forethought.errors import ForethoughtError
 from forethought.progress import progress
 from forethought.records import Attempt, digest
-from forethought.run import Run, open_run, read_run, run_hash, write_records
+from forethought.run import Run, open_run, read_run, run_hash
 from forethought.stages.shared import attacked, load
 from forethought.stages.states import (
     FOLDER,
@@ -74,7 +74,7 @@ def diverge(
     states = run.read(INDEX, State)
     seen = _seen(states, positions)
     looked = _look(run, states, seen, layers, seed)
-    write_records(run.path / ROWS, looked)
+    run.replace(ROWS, looked)
     missing = sum(s.error is not None for s in states)
     counts = {"planned": len(states), "ok": len(states) - missing, "failed": missing}
     layout = {"layers": {str(d): n for d, n in layers.items()}, "unseen": [p for p in positions if p not in seen]}

@@ -7,7 +7,7 @@ from pathlib import Path
 from forethought.attacks.imported import read_attempts
 from forethought.config import AttackConfig, ModelConfig
 from forethought.records import LABELS, Sampling, digest
-from forethought.run import Run, hash_file, open_run, write_records
+from forethought.run import Run, hash_file, open_run
 
 
 def import_attempts(
@@ -39,7 +39,7 @@ def import_attempts(
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
-    write_records(run.path / "attempts.jsonl", attempts)
+    run.replace("attempts.jsonl", attempts)
     # An attack whose request is not known is judged by what was sent.
     without = sum(a.attack != "direct" and a.messages == a.prompt.messages for a in attempts)
     failed = sum(a.error is not None for a in attempts)

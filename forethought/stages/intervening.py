@@ -15,7 +15,7 @@ from forethought.flow import Ask, Done, Flow, Job
 from forethought.judges import JUDGES, Judge, asks_model
 from forethought.records import Attempt, Reply, Sampling
 from forethought.registry import resolve
-from forethought.run import Run, open_run, run_hash, write_records
+from forethought.run import Run, open_run, run_hash
 from forethought.stages.attacking import answered_with
 from forethought.stages.judging import let_speak
 from forethought.stages.shared import attacked, execute
@@ -93,7 +93,7 @@ def _answers(run: Run, planned: list[Plan], target: ModelConfig, sampling: Sampl
     execute(run, f"causal {target.name}", jobs, {"target": target}, save, len(planned), seed)
     order = {key: i for i, key in enumerate(by_key)}
     trials.sort(key=lambda t: order[t.attempt.id])
-    write_records(run.path / "trials.jsonl", trials)
+    run.replace("trials.jsonl", trials)
     return trials
 
 

@@ -15,8 +15,8 @@ from forethought.flow import Done, Job
 from forethought.judges import JUDGES, Judge, asks_model
 from forethought.records import Attempt, Verdict
 from forethought.registry import parse_spec, resolve
-from forethought.run import Run, open_run, read_run, run_hash, write_records
-from forethought.stages.shared import execute, weights_of
+from forethought.run import Run, open_run, read_run, run_hash
+from forethought.stages.shared import execute, files_of, weights_of
 
 
 def judge(
@@ -42,7 +42,7 @@ def judge(
         "attempts": str(attempts_run),
         "models": {name: m.model_dump() for name, m in behind.items()},
     }
-    made_from = {"attempts": run_hash(source), **weights_of(*behind.values())}
+    made_from = {"attempts": run_hash(source), **weights_of(*behind.values()), **files_of(*named)}
     run = open_run(out, "judge", settings, made_from, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
@@ -90,7 +90,7 @@ def let_speak(
         execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(theirs), seed)
     order = {key: i for i, key in enumerate(planned)}
     verdicts.sort(key=lambda v: order[f"{v.judge}/{v.attempt}"])
-    write_records(run.path / "verdicts.jsonl", verdicts)
+    run.replace("verdicts.jsonl", verdicts)
     return verdicts
 
 

@@ -13,7 +13,7 @@ from forethought.config import ModelConfig, TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
 from forethought.records import Attempt, Sampling, Score
-from forethought.run import Run, open_run, read_run, run_hash, write_records
+from forethought.run import Run, open_run, read_run, run_hash
 from forethought.stages.shared import attacked, execute
 from forethought.stages.training import read_examples
 
@@ -81,7 +81,7 @@ def score(
     execute(run, f"score {target.name}", jobs, {"target": target}, save, len(attempts), seed)
     order = {a.id: i for i, a in enumerate(attempts)}
     scores.sort(key=lambda s: order[s.attempt])
-    write_records(run.path / "scores.jsonl", scores)
+    run.replace("scores.jsonl", scores)
     unscored = sum(s.log_odds is None for s in scores)
     run.finish({"planned": len(attempts), "ok": len(scores) - unscored, "failed": unscored}, ["scores.jsonl"])
     return run

@@ -24,7 +24,8 @@ T = TypeVar("T")
 PILOT = 20
 MOUNTS = Path("/proc/self/mounts")
 NETWORKED = (
-    "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "panfs", "smb3", "smbfs", "sshfs", "wekafs",
+    "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "panfs", "smb3", "smbfs", "sshfs", "wekafs", "ceph-fuse",
+    "juicefs",
 )  # fmt: skip
 LOADED: dict[ModelConfig, Model] = {}
 
@@ -57,6 +58,12 @@ def attacked(attempts_run: Path) -> tuple[Run, ModelConfig, dict[str, str]]:
     return source, target, weights
 
 
+def files_of(*specs: str) -> dict[str, str]:
+    """{path: content hash} of the files that specs name: `templates:PATH`, `rubric(path=FILE)`. They are inputs of a run."""
+    named = (word.strip().strip("'\"") for spec in specs for word in re.findall(r"[:=]([^,()+=]+)", spec))
+    return {name: hash_file(path) for name in named if name and (path := Path(name).expanduser()).is_file()}
+
+
 def load(model: ModelConfig) -> Model:
     """A loaded model, shared by the stages of one process."""
     if model not in LOADED:
@@ -68,9 +75,8 @@ def load(model: ModelConfig) -> Model:
 
 def unload() -> None:
     """Close every loaded model."""
-    for model in LOADED.values():
-        model.close()
-    LOADED.clear()
+    while LOADED:
+        LOADED.popitem()[1].close()
     let_go()
 
 
@@ -141,5 +147,6 @@ def is_networked(path: Path, mounts: Path = MOUNTS) -> bool:
         return False
     rows = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
     kinds = {Path(row[1].replace("\\040", " ")): row[2] for row in rows}
-    kind = next((kinds[place] for place in (path.absolute(), *path.absolute().parents) if place in kinds), "")
+    here = path.resolve()
+    kind = next((kinds[place] for place in (here, *here.parents) if place in kinds), "")
     return kind.removeprefix("fuse.") in NETWORKED

@@ -24,7 +24,7 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask
 from forethought.progress import progress
 from forethought.records import Attempt, Label, Record, digest
-from forethought.run import Run, explain_disk, hash_file, write_json, write_records
+from forethought.run import Run, explain_disk, hash_file, write_json
 
 FOLDER, INDEX, HASHES = "states", "states.jsonl", "states.json"
 SHARD = 64
@@ -56,7 +56,7 @@ def read_states(run: Run, attempts: Sequence[Attempt], positions: Sequence[Posit
     whole = len(kept) // SHARD * SHARD
     if len(kept) == len(planned):
         return
-    write_records(run.path / INDEX, kept[:whole])
+    run.replace(INDEX, kept[:whole])
     with explain_disk():
         (run.path / FOLDER).mkdir(exist_ok=True)
     rows: list[tuple[State, Array | None]] = []

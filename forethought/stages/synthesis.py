@@ -11,7 +11,7 @@ from typing import Any, Literal
 from forethought.config import Budget, ModelConfig
 from forethought.data.card import card, sheet
 from forethought.data.files import check_path
-from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_error
+from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_error, texts_of
 from forethought.data.statistics import describe
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
@@ -27,8 +27,8 @@ from forethought.records import (
     digest,
 )
 from forethought.registry import parse_spec, resolve
-from forethought.run import Run, hash_file, open_run, write_json, write_records, write_text
-from forethought.stages.shared import execute, weights_of
+from forethought.run import Run, hash_file, open_run, write_json, write_text
+from forethought.stages.shared import execute, files_of, weights_of
 from forethought.synth import SYNTHESIZERS, Made, Synthesizer
 from forethought.synth.imported import import_rows
 from forethought.synth.teacher import blind_decision
@@ -69,7 +69,7 @@ def synth(
         **evaluation_hashes(evaluation),
         **weights_of(*roles.values()),
     }
-    inputs |= {name: hash_file(name) for name in _files_of(method)}
+    inputs |= files_of(method)
     settings = {"method": method, "policy": policy.name, "blind": blind} | {r: m.model_dump() for r, m in roles.items()}
     run = open_run(out, "synth", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
@@ -133,23 +133,31 @@ def import_data(
     records = [made for _, rows in import_rows(form, path, policy, label) for made in rows]
     if not records:
         raise ForethoughtError(f"there is no row in '{path}'.")
-    first = {r.prompt.id: r for r in reversed(records)}
-    _, unwanted = _sift([r.prompt for r in first.values()], f"import:{form}", evaluation or {}, leaks)
+    first: dict[str, Example | Rejected] = {}
+    for record in records:
+        other = first.get(record.prompt.id)
+        if other is not None and other.prompt.messages != record.prompt.messages:
+            raise ForethoughtError(
+                f"{path.name}: the id '{record.prompt.id}' is on two prompts. Leave the column out, and their texts name them."
+            )
+        if other is None or (isinstance(other, Rejected) and isinstance(record, Example)):
+            first[record.prompt.id] = record
+    examples = [r for r in first.values() if isinstance(r, Example)]
+    _, unwanted = _sift([e.prompt for e in examples], f"import:{form}", evaluation or {}, leaks)
     dropped = {r.prompt.id for r in unwanted}
-    again = [
-        Rejected(prompt=r.prompt, method=r.method, reason="repeats another prompt")
+    others = [
+        r if isinstance(r, Rejected) else Rejected(prompt=r.prompt, method=r.method, reason="repeats another prompt")
         for r in records
-        if r is not first[r.prompt.id]
+        if r is not first[r.prompt.id] or isinstance(r, Rejected)
     ]
-    kept = [r for r in first.values() if isinstance(r, Example) and r.prompt.id not in dropped]
-    rejected = [r for r in first.values() if isinstance(r, Rejected) and r.prompt.id not in dropped]
-    _finish(run, kept[::-1], [*unwanted, *rejected[::-1], *again], len(records), policy, target, {})
+    kept = [e for e in examples if e.prompt.id not in dropped]
+    _finish(run, kept, [*unwanted, *others], len(records), policy, target, {})
     return run
 
 
 def evaluation_hashes(evaluation: Mapping[str, Sequence[Prompt]] | None) -> dict[str, str]:
     """Content hashes of the sets that training data was checked against."""
-    return {f"not in {name}": digest([p.text for p in prompts]) for name, prompts in (evaluation or {}).items()}
+    return {f"not in {name}": digest([texts_of(p) for p in prompts]) for name, prompts in (evaluation or {}).items()}
 
 
 def _sift(
@@ -181,8 +189,8 @@ def _finish(
     target: str,
     extra: dict[str, Any],
 ) -> None:
-    write_records(run.path / "examples.jsonl", kept)
-    write_records(run.path / "rejected.jsonl", rejected)
+    run.replace("examples.jsonl", kept)
+    run.replace("rejected.jsonl", rejected)
     measure, unit = text_length(target)
     statistics = describe(kept, rejected, measure, unit)
     write_json(run.path / "statistics.json", statistics | extra)
@@ -201,11 +209,6 @@ def _synthesizer(method: str, policy: Policy, guarded: bool) -> Synthesizer:
     return resolve("synthesizer", SYNTHESIZERS, method, policy=policy)  # type: ignore[no-any-return]
 
 
-def _files_of(method: str) -> list[str]:
-    """Files that the method's options name: their content is an input of the run."""
-    return [v for v in parse_spec(method)[1].values() if isinstance(v, str) and Path(v).is_file()]
-
-
 def _forget_last(run: Run) -> set[str]:
     """Ids of prompts that are done. A kill can tear the last prompt's records apart, so that one is made again."""
     files: dict[str, list[Example] | list[Rejected]] = {
@@ -215,7 +218,7 @@ def _forget_last(run: Run) -> set[str]:
     torn = {records[-1].prompt.base for records in files.values() if records}
     for name, records in files.items():
         if records:
-            write_records(run.path / name, [r for r in records if r.prompt.base not in torn])
+            run.replace(name, [r for r in records if r.prompt.base not in torn])
     return {r.prompt.base for records in files.values() for r in records} - torn
 
 

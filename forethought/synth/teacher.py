@@ -73,10 +73,10 @@ def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:
 
     Only categories with the response that the label calls for are offered; None where there is no such category.
     """
-    found = policy.find(prompt)
-    if found is not None:
+    found, decision = policy.find(prompt), policy.decide(prompt)
+    # A harmful prompt is refused, whatever category the data set gives it: not by a rule that answers.
+    if found is not None and (found.respond != "answer" or decision == "answer"):
         return found
-    decision = policy.decide(prompt)
     options = [c for c in policy.categories if c.respond == decision]
     if len(options) < 2:
         return options[0] if options else None

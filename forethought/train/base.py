@@ -25,7 +25,9 @@ from forethought.train.rows import COMPARES
 
 REFERENCE = "reference"
 # Parts of a model that only images or sound go through, by the names that transformers gives them; and the number of a block.
-UNREAD = re.compile(r".*\b(?:vision_\w+|visual|audio_\w+|embed_vision|embed_audio|multi_modal_projector)\b.*")
+UNREAD = re.compile(
+    r".*\b(?:vision_\w+|visual|audio_\w+|embed_vision|embed_audio|image_\w+|img_\w+|multi_modal_projector)\b.*"
+)
 BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 

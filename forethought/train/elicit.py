@@ -18,7 +18,7 @@ from forethought.models.heap import let_go
 from forethought.progress import progress
 from forethought.records import Attempt, Example, Prompt, Reply, Sampling
 from forethought.refusals import classify
-from forethought.run import Run, write_records
+from forethought.run import Run
 from forethought.train.base import Base
 from forethought.train.launch import is_first, wait
 
@@ -77,7 +77,7 @@ def _ask(
         let_go()
     order = {id: i for i, id in enumerate(prompts)}
     done.sort(key=lambda a: order[a.prompt.id])
-    write_records(run.path / FILE, done)
+    run.replace(FILE, done)
 
 
 def _flow(prompt: Prompt, opening: str, max_tokens: int) -> Flow[Attempt]:
