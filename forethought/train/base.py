@@ -123,7 +123,8 @@ def with_adapter(
             made.load_adapter(str(base.adapter), adapter_name=REFERENCE, is_trainable=False)
             if sharded():  # FSDP wants one type of numbers in what it puts together, and peft makes an adapter float32.
                 for name, weight in made.named_parameters():
-                    weight.data = weight.data.to(model.dtype) if f".{REFERENCE}." in name else weight.data
+                    if f".{REFERENCE}." in name:
+                        weight.data = weight.data.to(model.dtype)
         return made
     _freeze(model, None)
     if config.lora_rank == 0:
