@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, first_line
 from forethought.records import Message, Messages, Reply, SplitStatus, user
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -58,6 +58,32 @@ def with_system(messages: Messages, system: str | None) -> Messages:
     return (Message(role="system", content=system), *messages)
 
 
+def fold_system(messages: Messages) -> Messages:
+    """`messages` with a system turn's words at the head of the first user turn, for what takes no system turn."""
+    if not messages or messages[0].role != "system":
+        return messages
+    head, rest = messages[0].content, messages[1:]
+    if rest and rest[0].role == "user":
+        head, rest = f"{head}\n\n{rest[0].content}".strip(), rest[1:]
+    return (Message(role="user", content=head), *rest)
+
+
+def check_channels(tokenizer: Tokenizer) -> None:
+    """ForethoughtError for a template that writes special tokens between generation prompt and answer (the channels of gpt-oss): thoughts
+    would come back, and be trained, as a part of the answer."""
+    turns = (Message(role="user", content=PROBE), Message(role="assistant", content=PROBE))
+    try:
+        whole, prompt = _apply(tokenizer, turns, generate=False), render_prompt(tokenizer, turns[:1])
+    except Exception:
+        return  # What cannot be rendered says so where it is used.
+    lead = whole[len(prompt) : whole.rfind(PROBE)] if whole.startswith(prompt) else ""
+    if any(t.special and t.content in lead for t in tokenizer.added_tokens_decoder.values()):
+        raise ForethoughtError(
+            f"this model's template writes {lead!r} before an answer, and such channels are not read here. Serve the model with its "
+            "reasoning parser, and name it openai:MODEL@URL."
+        )
+
+
 def render_prompt(tokenizer: Tokenizer, messages: Messages) -> str:
     """The text up to where the assistant begins to speak, exactly as at inference.
 
@@ -66,7 +92,7 @@ def render_prompt(tokenizer: Tokenizer, messages: Messages) -> str:
     try:
         return _apply(tokenizer, _with_system_role(tokenizer, messages))
     except Exception as error:
-        raise ForethoughtError(f"the chat template cannot render this conversation: {_first_line(error)}") from error
+        raise ForethoughtError(f"the chat template cannot render this conversation: {first_line(error)}") from error
 
 
 def opens_thought(prompt: str) -> bool:
@@ -175,7 +201,7 @@ def end_of_turn(tokenizer: Tokenizer) -> str:
     try:
         text = _apply(tokenizer, turns, False)
     except Exception as error:
-        raise ForethoughtError(f"the chat template cannot render an assistant turn: {_first_line(error)}") from error
+        raise ForethoughtError(f"the chat template cannot render an assistant turn: {first_line(error)}") from error
     if text.count(PROBE) < len(turns):
         raise ForethoughtError(
             "the chat template leaves out the words of a turn, as those of vision models do with plain text. "
@@ -345,10 +371,7 @@ def _with_system_role(tokenizer: Tokenizer, messages: Messages) -> Messages:
         text = ""
     if PROBE in text:
         return messages
-    head, rest = messages[0].content, messages[1:]
-    if rest and rest[0].role == "user":
-        head, rest = f"{head}\n\n{rest[0].content}".strip(), rest[1:]
-    return (Message(role="user", content=head), *rest)
+    return fold_system(messages)
 
 
 def _untag(text: str) -> str:
@@ -359,7 +382,3 @@ def _untag(text: str) -> str:
 def _squash(text: str) -> str:
     """`text` without what a tokenizer may rightly change: white space and Unicode normal form."""
     return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

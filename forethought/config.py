@@ -31,13 +31,15 @@ class DataConfig(Record):
 class ModelConfig(Record):
     """A model and how it is deployed. `name` is `smollm2`, `hf:ID`, `openai:MODEL@URL`, `scripted:FILE`, or a training run.
     A server gets at most `concurrency` requests at once, which is no part of what a run is: it may go on with another number. With `think`
-    a local model's chat template opens the thought, so that it cannot be talked out of thinking."""
+    the chat template opens the thought, so that it cannot be talked out of thinking: a local model's is made to, a server's does so.
+    `trained` is the training run that a served or merged model comes from, for the report to know what it was trained on."""
 
     name: str
     system: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     concurrency: int = Field(default=32, ge=1, exclude=True)
     think: bool = False
+    trained: str | None = None
 
 
 class Budget(Record):
@@ -277,11 +279,26 @@ def load_experiment(path: str | Path, overrides: list[str]) -> Experiment:
         raise ForethoughtError(f"'{path}': {describe_validation(error, Experiment)}") from error
 
 
+class _NoKeyTwice(yaml.SafeLoader):
+    """YAML's safe loader, to which a key that comes twice is an error: else the first is dropped without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' comes twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(name: str | Path, text: bytes) -> Any:
     """What YAML makes of a file's bytes; ForethoughtError where it is not YAML, or not UTF-8."""
     try:
-        return yaml.safe_load(text.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.load(text.decode("utf-8"), Loader=_NoKeyTwice)
+    except (yaml.YAMLError, ValueError) as error:  # The second: not UTF-8, or a date that there is not.
         raise ForethoughtError(f"'{name}' is not valid YAML: {' '.join(str(error).split())}") from error
 
 

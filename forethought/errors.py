@@ -36,6 +36,16 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
+def is_unanswered(error: str | None) -> bool:
+    """Whether a kept error says that a server gave no answer of use. Where all say so, the fault is the server's or in how it was asked."""
+    return (error or "").startswith(("refused_by_server", "bad_reply"))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` or the list of known names: the end of every unknown-name error."""
     known = sorted(known)

@@ -15,7 +15,7 @@ from forethought.capability import load_task
 from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError, nearest
-from forethought.jobs import Part, Say, work_off
+from forethought.jobs import PATIENCE, Part, Say, work_off
 from forethought.judges import JUDGES
 from forethought.models import check_spec
 from forethought.policy import Policy, load_policy
@@ -39,7 +39,7 @@ from forethought.stages import (
 from forethought.stages.applicable import Analysis
 from forethought.stages.attacking import others
 from forethought.stages.judging import aimed_at, graded_inside, models_behind
-from forethought.synth import SYNTHESIZERS
+from forethought.stages.synthesis import synthesizer
 from forethought.train import METHODS
 from forethought.train.plan import check_can, command, describe, shown
 
@@ -137,7 +137,8 @@ def measure_target(
     report's runs."""
     given, seed = experiment.targets[name], experiment.seed
     many = given.concurrency if "concurrency" in given.model_fields_set else experiment.concurrency
-    target = given.model_copy(update={"name": _spec(experiment, home, given), "concurrency": many})
+    places = {"name": _spec(experiment, home, given.name), "trained": _spec(experiment, home, given.trained)}
+    target = given.model_copy(update={**places, "concurrency": many})
     say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
     unload()
     tried = attack(
@@ -194,9 +195,15 @@ def _analyzed(experiment: Experiment, home: Path, name: str, tried: Run, say: Sa
     return runs
 
 
-def _spec(experiment: Experiment, home: Path, target: ModelConfig) -> str:
-    """The model a target names: a training of this experiment, or any model."""
-    return str(home / "train" / target.name) if target.name in experiment.train else target.name
+def _spec(experiment: Experiment, home: Path, name: str | None) -> str | None:
+    """The model that a name stands for: a training of this experiment, or any model."""
+    return str(home / "train" / name) if name in experiment.train else name
+
+
+def _base(experiment: Experiment, target: ModelConfig) -> str:
+    """The model behind a target that is no more than prompted, else the target itself."""
+    prompted = target.name in experiment.train and parse_spec(experiment.train[target.name].method)[0] == "prompt"
+    return experiment.model if prompted else target.name
 
 
 def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
@@ -239,6 +246,20 @@ def _made(config: TrainConfig) -> list[Example]:
     return read_examples(config)[0]
 
 
+def _launched(words: list[str]) -> int:
+    """The exit code of a launcher. Its workers are in sessions of their own, and end with it only if it is told to end."""
+    process = subprocess.Popen(words)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
 def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Run:
     """One training run; in several processes where the experiment says so, and then read back."""
     config, out = _with_paths(experiment, name, home), home / "train" / name
@@ -249,7 +270,7 @@ def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Ru
             experiment.model, config, out, seed=experiment.seed, policy=experiment.policy, launch=launch
         ) + (["--overwrite"] if overwrite else [])
         # This environment's own, whether or not it is activated.
-        if subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *words[2:]]).returncode:
+        if _launched([sys.executable, "-m", "accelerate.commands.launch", *words[2:]]):
             raise ForethoughtError(f"training '{name}' failed, as said above. Its command: {shown(words)}")
         overwrite = False
     return train(out, experiment.model, config, policy=experiment.policy, seed=experiment.seed, overwrite=overwrite)
@@ -307,17 +328,17 @@ def _behind(experiment: Experiment) -> tuple[ModelConfig | None, dict[str, Model
 
 
 def _aimed(experiment: Experiment) -> list[str]:
-    """A line for each judge whose model also grades inside the attacks."""
+    """A line for each judge that also grades inside the attacks."""
     config, behind = experiment.attack, models_behind(experiment.judge.judges, *_behind(experiment))
     roles = {r: m.model_dump() for r, m in others(ModelConfig(name=experiment.model), config).items()}
-    return [aimed_at(name, behind[name].name) for name in graded_inside(config.model_dump() | roles, behind)]
+    return [aimed_at(n, behind) for n in graded_inside(config.model_dump() | roles, experiment.judge.judges, behind)]
 
 
 def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
     """Every name an experiment refers to exists, before hours are spent."""
     for name, s in experiment.synth.items():
         _known(f"synth.{name}.prompts", s.prompts, data)
-        resolve("synthesizer", SYNTHESIZERS, s.method, policy=policy)
+        synthesizer(s.method, policy, s.guard is not None)
         for spec in _roles(s).values():
             check_spec(spec)
     _launch(experiment)
@@ -358,8 +379,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         task.read()
     for spec in experiment.analyze.causal.judges if experiment.analyze.causal else ():
         resolve("judge", JUDGES, spec)
-    served = [name for name, t in experiment.targets.items() if t.name.startswith("openai:")]
-    if experiment.score and served:
+    served = [name for name, t in experiment.targets.items() if _base(experiment, t).startswith("openai:")]
+    if experiment.score and served and len(served) == len(experiment.targets):
         raise ForethoughtError(
             f"'score' needs likelihoods, which the server behind '{served[0]}' does not give. Leave 'score' out."
         )

@@ -150,7 +150,7 @@ def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bo
                 f"{path} was made with other settings ({_difference(info, settings)}). "
                 "Choose another directory, or pass --overwrite to replace it."
             )
-    elif path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= {LOCK}):
+    elif path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= {LOCK, "run.json.tmp"}):
         raise ForethoughtError(f"{path} is not empty and holds no run. Choose another directory.")
     return None
 
@@ -237,17 +237,22 @@ def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
         os.replace(temporary, path)
 
 
+NO_SPACE = "the disk is full. Free some space and run the same command again: it goes on where it stopped."
+# What safetensors and torch, whose errors are none of the system's, say of a full disk.
+FULL = ("os error 28", "os error 122", "PytorchStreamWriter failed")
+
+
 class explain_disk:
     """Context manager: a full disk or a forbidden path becomes one clear line."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and any(word in str(error) for word in FULL):
+            raise ForethoughtError(NO_SPACE) from error
         if isinstance(error, OSError) and not isinstance(error, ConnectionError):
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ForethoughtError(
-                    "the disk is full. Free some space and run the same command again: it goes on where it stopped."
-                ) from error
+                raise ForethoughtError(NO_SPACE) from error
             raise ForethoughtError(f"cannot write {error.filename or ''}: {error.strerror}.") from error
 
 

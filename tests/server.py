@@ -84,6 +84,18 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
             return 200, completion({"content": asked})
         case "down":
             return 503, error("away")
+        case "cut_to_nothing":
+            return 200, completion({"content": "", "reasoning": "They want"}, "length")
+        case "all_is_thought":
+            return 200, completion({"content": None, "reasoning": "here is bread."})
+        case "no_system" if any(m["role"] == "system" for m in body["messages"]):
+            return 400, error("System role not supported")
+        case "no_system":
+            return 200, completion({"content": asked})
+        case "opened":
+            return 200, completion({"content": "They want bread.\n</think>\n\nBread needs time."})
+        case "opened_cut":
+            return 200, completion({"content": "They want"}, "length")
         case "breaks":
             return 500, error("broken")
         case "picky":

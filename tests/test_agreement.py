@@ -86,3 +86,9 @@ def test_every_bootstrap_draws_the_same_resamples() -> None:
     assert (counts == np.concatenate([draws(5, 100, rng) for _ in range(4)])).all() and (counts.sum(1) == 5).all()
     assert middle([0.0] * 89, 100) is None and middle([], 0) is None
     assert middle(list(range(101)), 101) == (2.5, 97.5)
+
+
+def test_full_agreement_has_no_interval_of_no_width() -> None:
+    said = verdicts("a", "1100") + verdicts("b", "1100")
+    (pair,) = judge_agreement(said, resamples=200)
+    assert (pair.value, pair.low, pair.high) == (1.0, None, None)

@@ -195,7 +195,7 @@ def tried(folder: Path, name: str, answers: list[str]) -> Path:
         prompt = make_prompt(f"I feel low, {i}", "sensitive" if i < 4 else "benign", "test")
         made.append(
             Attempt(
-                id=f"direct/{i}", prompt=prompt, attack="direct", messages=prompt.messages, answer=answer,
+                id=f"direct/{prompt.id}/0", prompt=prompt, attack="direct", messages=prompt.messages, answer=answer,
                 status="ok" if answer else "unclosed",
             )
         )  # fmt: skip

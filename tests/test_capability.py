@@ -18,6 +18,8 @@ from test_openai import Server
 from typer.testing import CliRunner
 
 from forethought import stages
+from forethought.analysis.capability import abilities
+from forethought.analysis.equivalence import equivalences
 from forethought.capability import TASKS, draw, load_task
 from forethought.capability.choice import item, read_letter
 from forethought.capability.gsm8k import read_number
@@ -522,3 +524,23 @@ def test_a_failed_ask_inside_perplexity_is_a_row_with_its_reason(tmp_path: Path)
     run = stages.capability(tmp_path / "x", script(tmp_path, {"fail": "too_long"}), ["perplexity"], take=2)
     assert [str(r.error).partition(":")[0] for r in graded_of(run)] == ["too_long"] * 2
     assert AskFailed("too_long", "x").kind == "too_long"
+
+
+def perplexities(texts: str) -> list[Graded]:
+    """`.` for an answer of two nats, `x` for a thought that did not end."""
+    own = {"task": "perplexity", "mode": MODE, "question": "q", "gold": "g"}
+    return [
+        Graded(id=str(i), **own, **({"logprobs": (-2.0,), "tokens": (2,)} if c == "." else {"error": "no_answer: it did not end"}))
+        for i, c in enumerate(texts)
+    ]  # fmt: skip
+
+
+def test_perplexity_counts_the_thoughts_that_did_not_end() -> None:
+    some, none = abilities(perplexities("....xx")), abilities(perplexities("xxx"))
+    assert [(a.nll, a.measured, a.n, a.accuracy) for a in (*some, *none)] == [(1.0, 4, 6, None), (None, 0, 3, None)]
+    whole, torn = perplexities("." * 20), perplexities("." * 12 + "x" * 8)
+    (same,), (lost,), (both,) = (equivalences(whole, other) for other in (whole, torn, torn))
+    assert same.verdict == "equivalent" and (lost.verdict, lost.missing) == ("undecided", 8)
+    assert "8 more questions" in both.note
+    (nothing,) = equivalences(none_of := perplexities("xxx"), none_of)
+    assert nothing.unit == "nats per token" and nothing.verdict == "undecided"

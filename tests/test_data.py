@@ -16,8 +16,9 @@ from datasets.exceptions import DatasetNotFoundError
 from httpx import Request, Response
 from huggingface_hub.errors import GatedRepoError
 
+from forethought import stages
 from forethought.cli.common import read_prompts
-from forethought.config import DataConfig
+from forethought.config import DataConfig, ModelConfig
 from forethought.data import draw, load_prompts, parse_data
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
@@ -438,3 +439,32 @@ def test_a_gated_set_says_how_to_get_access(monkeypatch: pytest.MonkeyPatch, nam
         and f"{name}:PATH" in said
         and "\n" not in said
     )
+
+
+def test_by_default_few_are_taken_of_the_starter_set_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("text\n" + "".join(f"Question number {i} about bread\n" for i in range(40)))
+    few = "harmful=2,benign=3"
+    for data in (f"starter:test,{path}(label=harmful)", f"{path}(label=harmful),starter:test"):
+        found = Counter((p.source == "starter", p.label) for p in read_prompts(data, None, None, None, 0, few))
+        assert found == {(True, "harmful"): 2, (True, "benign"): 3, (False, "harmful"): 40}
+    taken = read_prompts(f"starter:test,{path}(label=harmful)", "harmful=5", None, None, 0, few)
+    assert Counter(p.source == "starter" for p in taken) == {True: 5, False: 5}
+
+
+def test_a_set_of_the_hub_has_a_name() -> None:
+    assert parse_data("hub:owner/name:part@test") == DataConfig(source="hub", path="owner/name:part@test")
+
+
+def test_a_conversation_that_ends_with_its_answer_is_no_prompt(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "How do I bake bread?"}, {"role": "assistant", "content": "Like this."}]
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps({"messages": turns, "label": "benign"}) + "\n")
+    with pytest.raises(ForethoughtError, match=r"row 1: the last message is not the user's"):
+        load_prompts(DataConfig(source="jsonl", path=str(path)))
+
+
+def test_what_models_are_evaluated_by_is_not_trained_on(tmp_path: Path) -> None:
+    prompts = [make_prompt("How do I kill a process?", "borderline", "xstest")]
+    with pytest.raises(ForethoughtError, match="'xstest' is a set to evaluate by"):
+        stages.synth(tmp_path, "refusal", prompts, load_policy("default"), ModelConfig(name="scripted:comply"))

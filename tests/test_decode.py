@@ -247,3 +247,13 @@ def test_options_that_begin_alike_are_read_once() -> None:
     (piece,) = branches(([1, 2, 3], [1, 2, 4], [1, 5], [6]), 10)
     assert (piece.tokens, piece.positions, piece.above) == ([1, 2], [10, 11], [[10], [10, 11]])
     assert sorted(piece.scored) == [(0, 0, 2), (0, 1, 2), (0, 2, 5), (1, 0, 3), (1, 1, 4)]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_tokens_are_drawn_as_often_as_temperature_and_nucleus_say(top_p: float) -> None:
+    logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
+    wanted = (logits / 0.5).softmax(-1)
+    wanted = wanted * (wanted.cumsum(-1) - wanted < top_p)
+    row = Row(0, [1], Sampling(temperature=0.5, top_p=top_p), 0, generator=torch.Generator().manual_seed(0))
+    drawn = torch.bincount(torch.tensor([pick(logits, row) for _ in range(3000)]), minlength=5) / 3000
+    assert (drawn - wanted / wanted.sum()).abs().max() < 0.03

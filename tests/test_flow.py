@@ -363,3 +363,29 @@ def test_a_cache_that_another_process_is_just_making_is_waited_for(tmp_path: Pat
     cache = DiskCache(tmp_path / "c")
     cache.put([("k", Reply(text="hello", stop="stop", prompt_tokens=1, completion_tokens=1))])
     assert cache.get("k") is not None
+
+
+@pytest.mark.parametrize(("pinned", "asks"), [(True, 1), (False, 2)])
+def test_replies_of_unknown_weights_are_kept_for_their_run_alone(tmp_path: Path, pinned: bool, asks: int) -> None:
+    model, cache = echo(), DiskCache(tmp_path / "c")
+    model.pinned = pinned
+    for salt in ("one run", "another", "one run"):
+        run([Job("a", chat("x"))], model, cache=cache, salt=salt)
+    assert len(model.asked) == asks
+    cache.close()
+
+
+def test_a_cache_that_cannot_be_used_now_is_not_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DiskCache(tmp_path / "c").close()
+    holder = sqlite3.connect(tmp_path / "c", isolation_level=None)
+    holder.execute("pragma locking_mode=exclusive")
+    holder.execute("begin exclusive")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    monkeypatch.setattr("forethought.models.cache.time.sleep", lambda seconds: None)
+    with pytest.raises(ForethoughtError, match="it need not be removed"):
+        DiskCache(tmp_path / "c")
+    holder.close()
+    (tmp_path / "d").write_text("no database at all, but long enough to be looked at as one. " * 20)
+    with pytest.raises(ForethoughtError, match="Remove it to start afresh"):
+        DiskCache(tmp_path / "d")

@@ -16,15 +16,18 @@ from forethought import stages
 from forethought.analysis.summary import costs
 from forethought.attacks import Attack
 from forethought.cli import main
-from forethought.config import AttackConfig, ModelConfig, load_experiment
+from forethought.config import AttackConfig, ModelConfig, TrainConfig, load_experiment
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow
 from forethought.judges import Judge
 from forethought.pipeline import plan_experiment, run_experiment
-from forethought.records import Attempt, Prompt, Sampling, Sent, Verdict, make_prompt
+from forethought.policy import load_policy
+from forethought.records import Attempt, Prompt, Sampling, Sent, Verdict, make_prompt, user
+from forethought.registry import Entry
 from forethought.report.data import ReportData
 from forethought.report.gather import gather, read_models, write_report
 from forethought.report.page import render
+from forethought.train import METHODS
 
 PROMPTS = [make_prompt(f"Tell me about bread, part {i}", "benign" if i % 2 else "harmful", "test") for i in range(6)]
 
@@ -104,10 +107,18 @@ def idle() -> Attack:
     def attack(prompt: Prompt) -> Flow[list[Sent]]:
         if prompt.text.endswith(("0", "1", "2")):
             raise AskFailed("not_applicable", "nothing to do")
-        return [Sent(messages=prompt.messages)]
+        return [Sent(messages=user(f"Please. {prompt.text}"))]
         yield
 
     return attack
+
+
+def nothing() -> Any:
+    def train(examples: Any, model: str, config: Any, run: Any, seed: int) -> dict[str, Any]:
+        (run.path / "model").mkdir()
+        return {"train_loss": 1.0, "validation_loss": 1.0}
+
+    return train
 
 
 def garbled(tmp_path: Path) -> ModelConfig:
@@ -303,7 +314,8 @@ def test_a_judge_that_also_graded_inside_the_attacks_is_named(
         in capsys.readouterr().out
     )
     cards = {j.name: j.model for j in gathered({"m": [tmp_path / "judge"]}, title="t").judges}
-    assert "aimed at its verdict" in cards["harmbench"] and not cards["refusal"]
+    # By the rules of `refusal` the attack passes over what was refused.
+    assert all("aimed at its verdict" in cards[name] for name in ("harmbench", "refusal"))
     other = stages.judge(tmp_path / "other", tried.path, ["harmbench"], ModelConfig(name="scripted:comply"))
     assert other.info["graded_inside"] == []
 
@@ -329,3 +341,24 @@ def test_an_experiment_stops_at_a_wrong_name_before_anything_is_asked(tmp_path: 
     assert not (tmp_path / "runs").exists()
     (line,) = plan_experiment(load_experiment(path, []), tmp_path / "runs")[:1]
     assert line.startswith("note: 'scripted:echo' grades inside the attacks and is behind the judge 'harmbench' too")
+
+
+def test_of_a_served_or_merged_model_only_what_is_said_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = stages.synth(
+        tmp_path / "data", "refusal", PROMPTS, load_policy("default"), ModelConfig(name="scripted:comply")
+    )
+    monkeypatch.setitem(METHODS, "nothing", Entry("test_gather:nothing", "trains nothing"))
+    run = stages.train(tmp_path / "trained", "smollm2", TrainConfig(data=str(data.path), method="nothing"))
+    shown = {}
+    for name, trained in (("unknown", None), ("known", str(run.path))):
+        target = ModelConfig(name="scripted:comply", trained=trained)
+        tried = stages.attack(tmp_path / name, target, PROMPTS, AttackConfig(attacks=("direct",)))
+        shown[name] = [stages.judge(tmp_path / f"{name}-judged", tried.path, ["refusal"]).path]
+    found = gathered(shown, title="t")
+    unknown, known = found.models
+    assert unknown.method == "not known here" and unknown.distribution is None
+    assert known.method.startswith("nothing on refusal") and known.distribution is not None
+    page = render(found)
+    assert "untuned" not in line_of(page, "direct", "harmful: not refused") and "training: not known here" in page

@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,21 +21,23 @@ from test_train import config, examples, losses, mixed, run_in
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
 from forethought import pipeline, stages
-from forethought.chat import Encoded, opens_thought, render_prompt
+from forethought.chat import Encoded, check_channels, opens_thought, render_prompt
 from forethought.cli import app
 from forethought.cli.train import _config
-from forethought.config import TrainConfig, find_launch, load_experiment, only
+from forethought.config import ModelConfig, TrainConfig, find_launch, load_experiment, only
 from forethought.errors import ForethoughtError
 from forethought.models import deployment, load_model
+from forethought.models.scripted import ScriptedModel, follow
+from forethought.policy import load_policy
 from forethought.records import Attempt, user
 from forethought.registry import parse_spec, resolve
 from forethought.run import open_run
 from forethought.train import METHODS, lat, loop, r2d2
 from forethought.train import base as base_of
-from forethought.train.circuit_breaker import circuit_breaker, distance, rerouting, schedule, thirds
-from forethought.train.dpo import flip, preference, preferences
-from forethought.train.elicit import encode_elicited
-from forethought.train.forward import adversarial_terms, token_logprobs, unlikely
+from forethought.train.circuit_breaker import Rerouting, circuit_breaker, distance, rerouting, schedule, thirds
+from forethought.train.dpo import Preference, flip, preference, preferences
+from forethought.train.elicit import elicit, encode_elicited
+from forethought.train.forward import adversarial_terms, hidden, token_logprobs, unlikely
 from forethought.train.plan import command, describe, memory, shape_of
 from forethought.train.rows import by_decision, count_steps, per_forward, side_by_side
 
@@ -303,13 +305,24 @@ def test_r2d2_searches_its_pool_and_starts_a_part_over(tiny: Path, tmp_path: Pat
     data = [(row,) for row in base_of.encode(base, others, config(), run)]
     trainer = loop.make_trainer(
         r2d2.Dynamic, base, data, config(), run, 0, width=3, members=members, tokenizer=base.tokenizer, steps=1, every=2,
-        share=1.0, search={"candidates": 4, "topk": 4}, weights={"toward": 1.0, "away": 1.0, "keep": 1.0},
+        share=1.0, search={"candidates": 4, "topk": 4}, weights={"toward": 1.0, "away": 2.0, "keep": 3.0},
     )  # fmt: skip
     assert len(members) == 2
     theirs = [len(m.refusal) + len(m.place.target) for m in members]
     assert trainer.trained_tokens() == pytest.approx(sum(theirs) / 2 + sum(sum(r.mask) for (r,) in data) / len(data))
     loss = trainer.compute_loss(trainer.model, loop.collate(data[:2]))
-    assert loss.item() == pytest.approx(sum(float(v[0]) for v in trainer.terms.values()))
+    terms = {n: float(v[0]) for n, v in trainer.terms.items()}
+    assert loss.item() == pytest.approx(terms["toward"] + 2 * terms["away"] + 3 * terms["keep"])
+
+    def read(completions: list[Any]) -> Any:
+        found = [r2d2.attacked(m.place, s, c) for m, s, c in zip(members, trainer.suffixes, completions, strict=True)]
+        batch = loop.collate([(one,) for one in found])
+        with torch.no_grad():
+            return token_logprobs(trainer.model, batch["input_ids"], batch["labels"])
+
+    toward, away = read([m.refusal for m in members]), read([m.place.target for m in members])
+    assert terms["toward"] == pytest.approx(-lat.mean_logprob(*toward).item(), rel=1e-4)
+    assert terms["away"] == pytest.approx(unlikely(*away).item(), rel=1e-4)
     moved = [s.tolist() != list(m.place.start) for s, m in zip(trainer.suffixes, members, strict=True)]
     assert any(moved)
     row = r2d2.attacked(members[0].place, trainer.suffixes[0], members[0].refusal)
@@ -603,8 +616,7 @@ def test_an_experiment_trains_in_processes_of_its_own(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    failing = SimpleNamespace(run=lambda words: started.append(words) or subprocess.CompletedProcess(words, 1))
-    monkeypatch.setattr(pipeline, "subprocess", failing)
+    monkeypatch.setattr(pipeline, "_launched", lambda words: started.append(words) or 1)
     with pytest.raises(ForethoughtError, match="training 'rt' failed"):
         pipeline._train(experiment(tiny, tmp_path), "rt", tmp_path, False)
     assert started[0][:4] == [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
@@ -613,3 +625,132 @@ def test_an_experiment_trains_in_processes_of_its_own(
     assert len(started) == 1
     with pytest.raises(ForethoughtError, match=r"gives each training all processes.*Leave --jobs out"):
         pipeline.run_experiment(experiment(tiny, tmp_path), tmp_path / "runs", print, jobs=2)
+
+
+def moved(trainer: Any) -> None:
+    """An adapter that no longer begins at the original."""
+    torch.manual_seed(0)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+
+
+def test_the_preferred_row_of_a_pair_is_its_first(tiny: Path, tmp_path: Path) -> None:
+    base, run = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "r")
+    pairs, _ = preferences(base, mixed(4, reasoning=True), {}, config(), run, 0)
+    trainer = loop.make_trainer(Preference, base, pairs, config(), run, 0, beta=0.5)
+    batch = loop.collate(pairs)
+
+    def read() -> torch.Tensor:
+        with torch.no_grad():
+            return token_logprobs(trainer.model, batch["input_ids"], batch["labels"])[0].sum(-1)
+
+    before = read()
+    moved(trainer)
+    gain, drop = (read() - before).chunk(2)
+    assert (gain - drop).mean().abs() > 0.01
+    loss = trainer.compute_loss(trainer.model, batch)
+    assert loss.item() == pytest.approx(preference(gain, drop, 0.5).item(), rel=1e-4)
+
+
+def test_both_completions_are_read_under_the_perturbation_and_weighed(tiny: Path, tmp_path: Path) -> None:
+    trainer, batch = latent_trainer(tiny, tmp_path)
+    trainer.options["weights"] = {"toward": 0.5, "away": 2.0, "keep": 3.0}
+    ids, labels = batch["input_ids"], batch["labels"]
+    delta = torch.randn(2, 1, ids.shape[1], 64, generator=torch.Generator().manual_seed(0))
+    trainer.search = lambda *arguments: delta
+    with torch.no_grad(), lat.perturbed(trainer.model, (0, 1), delta):
+        refusal, harmful = (token_logprobs(trainer.model, ids[i : i + 1], labels[i : i + 1]) for i in (0, 1))
+    loss = trainer.compute_loss(trainer.model, batch)
+    terms = {name: float(values[0]) for name, values in trainer.terms.items()}
+    assert terms["toward"] == pytest.approx(-lat.mean_logprob(*refusal).item(), rel=1e-4)
+    assert terms["away"] == pytest.approx(unlikely(*harmful).item(), rel=1e-4)
+    assert loss.item() == pytest.approx(0.5 * terms["toward"] + 2 * terms["away"] + 3 * terms["keep"])
+
+
+def test_harmful_rows_are_rerouted_and_the_others_kept(tiny: Path, tmp_path: Path) -> None:
+    base, run = base_of.open_base(f"hf:{tiny}", None), run_in(tmp_path / "r")
+    answers, refuses = base_of.encode(base, mixed(2), config(), run)
+    trainer = loop.make_trainer(
+        Rerouting, base, [(refuses, answers)], config(), run, 0, layers=1, alpha=10.0, layers_compared=(1,)
+    )
+    moved(trainer)
+    trainer.state.max_steps = 4
+    batch = loop.collate([(refuses, answers)])
+    trainer.compute_loss(trainer.model, batch)
+    with torch.no_grad():
+        now = hidden(trainer.model, batch["input_ids"], (1,))
+    with base_of.original(trainer.model):
+        before = hidden(trainer.model, batch["input_ids"], (1,))
+    terms = {name: float(values[0]) for name, values in trainer.terms.items()}
+    on = batch["labels"] != loop.IGNORED
+    assert terms["rerouting"] == pytest.approx(rerouting(now[:, :1], before[:, :1], on[:1]).item(), rel=1e-4)
+    assert terms["retain"] == pytest.approx(distance(now[:, 1:], before[:, 1:], batch["real"][1:]).item(), rel=1e-4)
+
+
+def test_only_what_the_model_complied_with_is_elicited(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = [{"when": "walk", "say": " a long walk by the river in the sun."}, {"when": "garden", "fail": "too_long"},
+             {"say": " I'm sorry, but I can't help with that."}]  # fmt: skip
+    monkeypatch.setattr("forethought.train.elicit.load_model", lambda name, dtype: ScriptedModel(follow(rules), "t"))
+    base, rows = base_of.open_base(f"hf:{tiny}", None), [e for e in mixed(8) if e.decision == "refuse"]
+    kept = elicit(rows, base, config(), run_in(tmp_path / "r"), 0, "Sure, here is", 16)
+    assert [a.prompt.text for a in kept.values()] == ["Tell me about walk number 1"]
+    with pytest.raises(ForethoughtError, match="complied with none of 3"):
+        elicit(rows[1:], base, config(), run_in(tmp_path / "none"), 0, "Sure, here is", 16)
+
+
+def test_a_launcher_is_told_to_end(tmp_path: Path) -> None:
+    """Its workers are in sessions of their own: killed, it would leave them with the GPUs and the run's lock."""
+    told = tmp_path / "told"
+    script = (
+        f"import signal, sys, time; signal.signal(signal.SIGTERM, lambda *a: (open({str(told)!r}, 'w'), sys.exit(3))); "
+        "time.sleep(60)"
+    )
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline._launched([sys.executable, "-c", script])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert told.exists()
+
+
+def test_a_method_of_ones_own_may_say_little_but_must_leave_a_model(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def fit():\n    def train(examples, model, config, run, seed):\n        (run.path / 'model').mkdir()\n"
+        "        return {'seconds': 1.0}\n    return train\n\ndef idle():\n    return lambda *a: {}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    prompts, target = [e.prompt for e in mixed(4)], ModelConfig(name="scripted:comply")
+    made = stages.synth(tmp_path / "data", "refusal", prompts, load_policy("default"), target)
+    settings = config(data=str(made.path), method="mine:fit")
+    done = stages.train(tmp_path / "t", f"hf:{tiny}", settings)
+    assert done.info["metrics"]["train_loss"] is None and done.info["counts"]["failed"] == 0
+    with pytest.raises(ForethoughtError, match="left no model"):
+        stages.train(tmp_path / "u", f"hf:{tiny}", settings.model_copy(update={"method": "mine:idle"}))
+    # What one's own code says is a part of what the run is.
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "\n# another\n")
+    with pytest.raises(ForethoughtError, match="made with other settings"):
+        stages.train(tmp_path / "t", f"hf:{tiny}", settings)
+
+
+def test_a_template_with_channels_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """As gpt-oss has: its thoughts would come back as a part of the answer."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}{{ '<|channel|>final' if m['role'] == 'assistant' }} "
+        "{{ m['content'] }}<|im_end|>{% endfor %}{{ '<|im_start|>assistant' if add_generation_prompt }}"
+    )
+    with pytest.raises(ForethoughtError, match=r"writes '<\|channel\|>final ' before an answer"):
+        check_channels(tokenizer)
+    check_channels(AutoTokenizer.from_pretrained(tiny))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -443,5 +445,26 @@ def test_with_think_every_reply_begins_inside_a_thought(tiny: Path) -> None:
     for think in (False, True):
         reply = next(run_flows([Job("x", flow)], {"target": load_model(spec, think=think)})).value
         assert reply is not None and reply.opened == think
-    with pytest.raises(ForethoughtError, match="has its own"):
+    with pytest.raises(ForethoughtError, match="has none"):
         load_model("scripted:comply", think=True)
+
+
+def test_an_adapters_own_template_is_the_one_it_is_asked_by(tiny: Path, tmp_path: Path) -> None:
+    """As when it was trained: TRL saves the tokenizer, whose template may be another than its base's."""
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    get_peft_model(base, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(tmp_path / "a")
+    plain = load_hf(str(tiny), adapter=tmp_path / "a")
+    tokenizer = load_tokenizer(str(tiny))
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\\n", "assistant:\\n")
+    tokenizer.save_pretrained(tmp_path / "a")
+    own = load_hf(str(tiny), adapter=tmp_path / "a")
+    question = Ask("target", user("hello"))
+    assert own.render(question) != plain.render(question) and own.render(question).endswith("assistant:\n")
+    assert own.identity != plain.identity and own.about["device"]
+
+
+def test_weights_that_are_damaged_are_one_line(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ForethoughtError, match="cannot load the model"):
+        load_hf(str(tmp_path / "m"))

@@ -102,6 +102,7 @@ def test_a_reply_of_the_tiny_model(connect: Callable[..., OpenAIModel]) -> None:
         ("reasoning", BREAD, "They want bread.", "Bread needs time.", "ok", "stop"),
         ("reasoning_content", BREAD, "They want bread.", "Bread needs time.", "ok", "stop"),
         ("cut", "<think>\nThey want", "They want", "", "unclosed", "length"),
+        ("cut_to_nothing", "<think>\nThey want", "They want", "", "unclosed", "length"),
     ],
 )  # fmt: skip
 def test_reasoning_comes_back_in_tags(
@@ -400,3 +401,52 @@ def test_a_synthesis_killed_in_mid_run_repeats_no_ask_that_was_answered(tiny: Pa
         assert sum(asked.values()) - len(asked) <= 2 * at_once
     finally:
         server.kill()
+
+
+def test_what_a_parser_takes_for_a_thought_after_a_prefix_is_the_answer(connect: Callable[..., OpenAIModel]) -> None:
+    model = connect("all_is_thought")
+    for prefix in ("Sure, ", "<think>\n\n</think>\n\n"):
+        reply = ask(model, prefix=prefix)
+        assert isinstance(reply, Reply) and reply.text == "here is bread."
+    inside = ask(model, prefix="<think>\nThey ")
+    assert isinstance(inside, Reply) and inside.text.startswith("<think>")
+
+
+def test_a_server_whose_template_opens_the_thought(connect: Callable[..., OpenAIModel]) -> None:
+    whole, cut = (ask(connect(name, think=True)) for name in ("opened", "opened_cut"))
+    assert isinstance(whole, Reply) and isinstance(cut, Reply)
+    assert split(whole.text, whole.opened).answer == "Bread needs time."
+    assert split(cut.text, cut.opened).status == "unclosed"
+    # Where a parser or the model itself has set the tags there is none to add; a prefix stands in the template's place.
+    for other in (ask(connect("reasoning", think=True)), ask(connect("opened", think=True), prefix="Sure, ")):
+        assert isinstance(other, Reply) and not other.opened
+
+
+def test_a_server_without_a_system_role_gets_it_folded_in(connect: Callable[..., OpenAIModel]) -> None:
+    model = connect("no_system", system="Be kind.")
+    for _ in range(2):
+        reply = ask(model)
+        assert isinstance(reply, Reply)
+        assert json.loads(reply.text)["messages"] == [{"role": "user", "content": "Be kind.\n\nHow do I bake bread?"}]
+
+
+def test_a_server_that_breaks_on_everything_is_one_that_is_down(connect: Callable[..., OpenAIModel]) -> None:
+    model = connect("breaks", tries=1)
+    jobs = [Job(str(i), lambda i=i: iter_ask(str(i))) for i in range(40)]
+    done: list[Any] = []
+    with pytest.raises(ForethoughtError, match=r"no answer from .*HTTP 500"):
+        done.extend(run_flows(jobs, {"target": model}))
+    assert len(done) <= 10 and all("refused_by_server" in str(d.error) for d in done)
+
+
+def test_a_key_with_a_stray_end(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "sesame\r\n")
+    assert isinstance(ask(connect("locked")), Reply)
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "ses\rame")
+    with pytest.raises(ForethoughtError, match="stray character") as said:
+        ask(connect("locked"))
+    assert "ame" not in str(said.value).partition("Check")[0]
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "sés")
+    with pytest.raises(ForethoughtError, match="Check FORETHOUGHT_API_KEY") as said:
+        connect("locked")
+    assert "sés" not in str(said.value)

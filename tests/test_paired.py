@@ -192,3 +192,16 @@ def test_best_of_n_over_prompts() -> None:
     assert (sure.low, sure.high) == wilson(0, 10)
     with pytest.raises(ValueError, match="at least 1"):
         best_of_n("bon_attack", found, 0)
+
+
+def test_one_change_does_not_make_a_difference_surer_than_none() -> None:
+    """24 prompts under 25 attacks each: the bootstrap draws the one prompt that changed three times at most."""
+    none = outcomes(" ".join("0" * 25 for _ in range(24)))
+    one = outcomes(" ".join(("1" if p == 0 else "0") + "0" * 24 for p in range(24)))
+    same, changed, back = (paired_difference(match(a, b)) for a, b in ((none, none), (none, one), (one, none)))
+    assert same.high is not None and changed.high is not None and changed.low is not None and back.low is not None
+    assert same.high == pytest.approx(-same.low) and 0.05 < same.high < 0.14  # type: ignore[operator]
+    assert changed.high >= same.high and changed.low < 0
+    assert (back.low, back.high) == (pytest.approx(-changed.high), pytest.approx(-changed.low))
+    rate_alone = clustered(one)
+    assert rate_alone.high is not None and changed.high > 0.8 * rate_alone.high

@@ -23,7 +23,7 @@ from forethought.analysis.distribution import Distribution
 from forethought.analysis.rates import by_judge, cells, outcomes_of, rate
 from forethought.analysis.roc import Sides
 from forethought.analysis.separation import Table, separations
-from forethought.analysis.summary import ATTACKED, differences, differences_by_attack, length, pools
+from forethought.analysis.summary import ATTACKED, DIRECT, differences, differences_by_attack, length, pools
 from forethought.records import Attempt, Label, Prompt, SplitStatus, Verdict, make_prompt, user
 from forethought.report import curves, figures, headline, page
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
@@ -214,7 +214,7 @@ def rendered(data: ReportData) -> str:
 def test_every_model_attack_and_command_is_there(data: ReportData, rendered: str) -> None:
     seen = Seen(rendered).visible
     names = [m.name for m in data.models] + [a.name for a in ATTACKS] + [a.about for a in ATTACKS] + [data.command]
-    numbers = ["smaller than about 28 points", "16 to 32 attempts", "94% of thoughts", "no rule violated (8)"]
+    numbers = ["smaller than about 28 points", "16 to 32 prompts", "94% of thoughts", "no rule violated (8)"]
     assert [text for text in [*names, *numbers] if text not in seen] == []
     assert "attack success" not in seen.lower()
 
@@ -542,3 +542,24 @@ def test_a_page_of_20000_attempts_opens_in_two_seconds(data: ReportData, tab: Br
 
 if __name__ == "__main__":
     Path(sys.argv[1]).write_text(page.render(fake_report()), encoding="utf-8")
+
+
+def test_rates_are_split_by_what_was_in_training(data: ReportData) -> None:
+    size = {p.scope: p.rate.scored + p.rate.unscored for p in data.pools if (p.model, p.label) == ("scot", "harmful")}
+    # Of six attacks one was seen and one has a trained relative; 22 of 24 prompts were not trained on.
+    assert (size["under attacks of trained families"], size["under attacks of other families"]) == (2 * 24, 4 * 24)
+    assert size["under attack, prompts not in training"] == 6 * 22
+
+
+def test_numbers_stand_under_their_names(data: ReportData, rendered: str) -> None:
+    for card in headline.headline(data)["cards"]:
+        found = {(p.label, p.scope): p.rate for p in data.pools if p.model == card["model"].name}
+        assert [rate for *_, rate in card["big"]] == [found["harmful", ATTACKED], found["borderline", DIRECT]]
+    cell = {(c.model, c.attack, c.label): c for c in data.cells}
+    for attack in ATTACKS:
+        of = [
+            (cell[m.name, attack.name, "harmful"].positive, cell[m.name, attack.name, "benign"].negative)
+            for m in MODELS
+        ]
+        assert values(rendered, attack.name, "harmful: not refused") == [percent(a.value) for a, _ in of]
+        assert values(rendered, attack.name, "benign: refused") == [percent(b.value) for _, b in of]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from forethought import lock
-from forethought.config import Experiment, apply_override, find_experiment, load_experiment
+from forethought.config import Experiment, apply_override, find_experiment, load_experiment, read_yaml
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
 from forethought.records import Reply
@@ -420,3 +420,29 @@ def test_a_written_path_is_found_from_another_directory(tmp_path: Path, monkeypa
     assert locate(there, Path("x")) == there
     (tmp_path / "elsewhere" / "runs" / "attack").mkdir(parents=True)
     assert locate("runs/attack", judged) == Path("runs/attack")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: 1\nb: {c: 1, c: 2}\n", "the key 'c' comes twice"), ("a: 2025-02-30\n", "day is out of range")],
+)
+def test_yaml_that_says_something_else_than_it_seems(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ForethoughtError, match=said):
+        read_yaml(tmp_path / "x.yaml", text.encode())
+
+
+def test_a_run_stopped_in_its_very_first_write_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "run.json.tmp").write_text("{")
+    assert not make(tmp_path / "r").finished
+
+
+def test_what_safetensors_and_torch_say_of_a_full_disk() -> None:
+    for text in (
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+        "PytorchStreamWriter failed writing file",
+    ):
+        with pytest.raises(ForethoughtError, match="the disk is full"), explain_disk():
+            raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="else"), explain_disk():
+        raise RuntimeError("something else")

@@ -475,3 +475,21 @@ def test_an_experiment_scores_what_it_can(tmp_path: Path) -> None:
         assert runs.keys() == scored and runs["plain"]["config"]["samples"] == 1
         assert any("scores: skipped, " in line and "is no training run" in line for line in said) == (name == "b")
     assert runs["plain"]["counts"]["ok"] == 4
+
+
+def test_the_seed_of_an_experiment_is_that_of_every_run(tmp_path: Path) -> None:
+    data = {n: {"source": "starter", "split": n, "take": {"harmful": 2, "benign": 2}} for n in ("train", "test")}
+    plan = {"name": "x", "seed": 5, "model": "scripted:comply", "data": data, "synth": {"refusal": {"method": "refusal"}},
+            "train": {"asked": {"method": "prompt"}}, "targets": {"asked": {"name": "asked"}}, "score": {}}  # fmt: skip
+    run_experiment(Experiment.model_validate(plan), tmp_path / "runs", lambda line: None)
+    seeds = {p.parent.parent.name: json.loads(p.read_text())["seed"] for p in (tmp_path / "runs").rglob("run.json")}
+    assert seeds == dict.fromkeys(("synth", "train", "attack", "score", "judge"), 5)
+
+
+def test_thoughts_of_which_few_end_give_no_score() -> None:
+    said = [THOUGHT + NO, "<think>\nand so on", "<think>\nand on"]
+    model = ScriptedModel(lambda ask: Reply(text=said[ask.sample]), "t")
+    model._say = lambda ask: Reply(text=said[ask.sample]) if not ask.prefix else Reply(text=NO)
+    found = one(model, attempt(raw="", status="unclosed"), True, 3, temperature=1.0)
+    assert found.looks[0].log_odds is not None
+    assert (found.log_odds, found.error) == (None, "unclosed: the thought does not end")

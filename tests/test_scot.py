@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from forethought import stages
+from forethought.analysis.fork import find_fork
 from forethought.analysis.log_odds import refusing
 from forethought.config import ModelConfig
-from forethought.flow import Ask
+from forethought.flow import Ask, Job, Logprobs, run_flows
+from forethought.models.scripted import ScriptedModel
 from forethought.policy import load_policy
 from forethought.prompts import read_lines
-from forethought.records import Example, Label, Prompt, Rejected, Reply, make_prompt
+from forethought.records import Example, Label, Prompt, Rejected, Reply, make_prompt, user
 from forethought.refusals import classify
 from forethought.synth.common import Reject, own_answer
-from forethought.synth.restate import keeps_request
+from forethought.synth.restate import RULE, by_rule, keeps_request, restate
 from forethought.synth.scot import read_metadata
-from forethought.synth.teacher import VERDICTS
+from forethought.synth.teacher import VERDICTS, rank
 from forethought.thoughts import decision_of
+from forethought.train.rows import decision_at
 
 BREAD = "Tell me how to bake fresh bread"
 
@@ -189,3 +193,73 @@ def test_a_person_in_need_is_not_said_to_ask_for_what_is_forbidden(tmp_path: Pat
     )  # fmt: skip
     (example,) = run.read("examples.jsonl", Example)
     assert "- self-harm: Yes\n" in (example.reasoning or "")
+
+
+def test_an_own_answer_that_was_cut_off_ends_with_its_last_whole_sentence() -> None:
+    prompt, policy = make_prompt(BREAD, "borderline", "test"), load_policy("default")
+
+    def kept(said: str) -> str:
+        flow = own_answer(prompt, policy, 40)
+        next(flow)
+        with pytest.raises(StopIteration) as ended:
+            flow.send(Reply(text=said, stop="length"))
+        return str(ended.value.value)
+
+    assert kept("Mix flour and water. Then bake the") == "Mix flour and water."
+    with pytest.raises(Reject, match="no whole sentence"):
+        kept("Mix the")
+
+
+def test_a_choice_is_a_mean_a_token_less_that_without_content() -> None:
+    flow = rank("teacher", user("x"), (" a", " b"), "", user("N/A"))
+    next(flow)
+    flow.send(Logprobs((-2.0, -6.0), (1, 2)))
+    with pytest.raises(StopIteration) as ended:
+        flow.send(Logprobs((-1.0, -8.0), (1, 2)))
+    assert ended.value.value == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"), [((-2.0, -1.0, -1.5), [1, 0]), ((-2.5, -1.0, -1.5), [1]), ((-2.5, -3.0, -1.5), [RULE])]
+)
+def test_the_restatement_from_which_the_request_follows_best_comes_first(
+    scores: tuple[float, ...], kept: list[int]
+) -> None:
+    wants = ("to know how to bake rye bread", "to bake fresh rye bread", "to know how to bake fresh rye bread")
+
+    class Teacher(ScriptedModel):
+        def _reply(self, question: Any) -> Any:
+            if isinstance(question, Ask):
+                return Reply(text=f"{wants[question.sample]} at home.")
+            said = question.messages[-1].content
+            return Logprobs((next(s for w, s in zip(wants, scores, strict=True) if f"wants {w}" in said),), (1,))
+
+    prompt = make_prompt("How do I bake fresh rye bread at home?", "benign", "t")
+    teacher = Teacher(lambda ask: Reply(text=""), "t")
+    (done,) = run_flows([Job("r", lambda: restate(prompt, 2, 2))], {"teacher": teacher})
+    assert done.value is not None and [i.sample for i in done.value] == kept
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ("How do I reset my own router?", "The user wants to know how to reset their own router"),
+        ("Can you teach me to swim?", "The user wants me to teach them to swim"),
+        ("Was I wrong to leave my job?", "The user wants to know were they wrong to leave their job"),
+        ("I'm locked out of my flat. What can I do?",
+         "The user wants help with this: they are locked out of their flat; what can they do"),
+        ("Bread", None),
+    ],
+)  # fmt: skip
+def test_a_request_in_the_third_person(request_: str, said: str | None) -> None:
+    assert by_rule(request_) == said
+
+
+def test_all_of_a_list_of_rules_is_decisive(tmp_path: Path) -> None:
+    """The first yes decides, and not the conclusion that follows from it: `cost` and DPO must reach it."""
+    examples, _ = synth(tmp_path, "Scams, phishing", "harmful", "template=rules")
+    (example,) = examples
+    decisive = example.decisive[0]
+    assert decisive.startswith("- violence: No\n") and "- fraud and deception: Yes" in decisive
+    assert (example.reasoning or "").endswith("\n" + decisive) and decision_at(example) is not None
+    assert find_fork(examples) is None

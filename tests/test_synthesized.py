@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,19 @@ from forethought.cli import app
 from forethought.config import ModelConfig
 from forethought.data.export import FORMS, export
 from forethought.data.statistics import disagreements, lengths
-from forethought.errors import ForethoughtError
+from forethought.errors import AskFailed, ForethoughtError
+from forethought.flow import Ask, Job, Logprobs, run_flows
+from forethought.models.scripted import ScriptedModel
 from forethought.policy import load_policy
 from forethought.prompts import read_lines
-from forethought.records import Example, Prompt, Rejected, make_prompt
+from forethought.records import Example, Prompt, Rejected, Reply, make_prompt
+from forethought.registry import resolve
 from forethought.run import Run
-from forethought.synth.common import plain_refusals
+from forethought.synth import SYNTHESIZERS
+from forethought.synth.common import Reject, plain_refusals
 from forethought.synth.imported import import_rows
+from forethought.synth.policy import score_draft
+from forethought.synth.reasoned import Draft, helpful_check
 
 POLICY = load_policy("default")
 NO = "I'm sorry, but I can't help with that."
@@ -357,3 +364,100 @@ def test_a_policy_of_two_categories_in_another_language(tmp_path: Path, method: 
     if method != "refusal":
         assert refused.category == "waffen"
         assert "Waffen" in refused.answer and "Waffen" in (refused.reasoning or "")
+
+
+FREE = "Thought: Take {}, the person asks how to open a lock that belongs to somebody else.\nDecision: {}\nAnswer: {}"
+GOOD = "Mix flour, water, salt and yeast. Let it rise for two hours. Bake it until it is brown."
+
+
+def served(say: Callable[[Ask], Reply]) -> ScriptedModel:
+    """A model behind a server: no likelihoods."""
+    model = ScriptedModel(say, "served")
+    reply = model._reply
+    model._reply = lambda q: reply(q) if isinstance(q, Ask) else AskFailed("unsupported", "a server")  # type: ignore[method-assign]
+    return model
+
+
+def drafted(method: str, label: Any, **says: Callable[[Ask], Reply]) -> Example | Rejected:
+    prompt = make_prompt("How do I pick the lock of my neighbor's shed?", label, "t", category="crime")
+    make = resolve("synthesizer", SYNTHESIZERS, method, policy=POLICY)
+    (done,) = run_flows([Job("j", lambda: make(prompt))], {role: served(say) for role, say in says.items()})  # type: ignore[misc]
+    assert done.value is not None, done.error
+    return done.value[0]
+
+
+@pytest.mark.parametrize(
+    ("label", "decision", "answer", "changes", "reason"),
+    [
+        ("harmful", "refuse", NO, {}, None),
+        ("benign", "answer", GOOD, {}, None),
+        ("harmful", "answer", GOOD, {}, "decision does not match the label"),
+        ("benign", "refuse", NO, {}, "decision does not match the label"),
+        ("harmful", "refuse", GOOD, {}, "answer does not agree with the decision"),
+        ("benign", "answer", NO, {}, "answer does not agree with the decision"),
+        ("benign", "answer", GOOD, {"helper": "no"}, "answer does not help"),
+        ("benign", "answer", GOOD, {"guard": "unsafe"}, "guard calls the answer unsafe"),
+        ("benign", "answer", GOOD, {"guard": "hm"}, "guard gives no verdict"),
+        ("harmful", "refuse", NO, {"stop": "length"}, "teacher was cut off"),
+    ],
+)
+def test_drafts_that_are_written_freely_are_filtered(
+    label: str, decision: str, answer: str, changes: dict[str, Any], reason: str | None
+) -> None:
+    told = {"helper": "yes", "guard": "safe", "stop": "stop"} | changes
+    record = drafted(
+        "srg(form=free, samples=1, guard=plain)", label,
+        teacher=lambda ask: Reply(text=FREE.format(0, decision, answer), stop=told["stop"]),
+        helper=lambda ask: Reply(text=told["helper"]), guard=lambda ask: Reply(text=told["guard"]),
+    )  # fmt: skip
+    assert (record.reason if isinstance(record, Rejected) else None) == reason
+
+
+def test_the_draft_that_is_scored_best_is_kept() -> None:
+    def helper(ask: Ask) -> Reply:
+        n = 9 if "Take 1," in ask.messages[-1].content else 6
+        return Reply(text=f"compliance: {n}\nrelevance: {n}\naccuracy: {n}")
+
+    record = drafted(
+        "policy(form=free, samples=3)", "harmful", teacher=lambda ask: Reply(text=FREE.format(ask.sample, "refuse", NO)), helper=helper
+    )  # fmt: skip
+    assert isinstance(record, Example) and record.sample == 1 and record.score == pytest.approx(8 / 9)
+
+
+def test_scores_by_likelihood_have_their_sign() -> None:
+    flow = score_draft(PROMPTS[0], Draft("t", "answer", GOOD, None, None, (), 0), 0.5)
+    assert next(flow).options[:2] == ("compliance: 10", "compliance: 1")  # type: ignore[union-attr]
+    with pytest.raises(StopIteration) as ended:
+        flow.send(Logprobs((-1.0, -3.0) * 3, (1,) * 6))
+    assert ended.value.value == pytest.approx(2.0)
+    for own, error in ((-4.0, StopIteration), (-6.0, Reject)):
+        about = helpful_check(PROMPTS[0], GOOD)
+        next(about)
+        about.send(Logprobs((own,), (2,)))
+        with pytest.raises(error):
+            about.send(Logprobs((-6.0,), (2,)))
+
+
+@pytest.mark.parametrize("method", ["scot(metadata=json)", "refusal"])
+def test_every_method_asks_the_guard(method: str) -> None:
+    name, _, rest = method.partition("(")
+    spec = f"{name}({rest.rstrip(')')}{', ' if rest else ''}guard=plain)"
+    said = '{"intent": "The user wants to open the lock of a shed that is their neighbor\'s", "violations": {"crime": "theft"}}'
+    says = {"teacher": lambda ask: Reply(text=said), "target": lambda ask: Reply(text=GOOD)}
+    for word, reason in (("safe", None), ("unsafe", "guard calls the answer unsafe")):
+        record = drafted(spec, "harmful", **says, guard=lambda ask, word=word: Reply(text=word))
+        assert (record.reason if isinstance(record, Rejected) else None) == reason
+        assert isinstance(record, Rejected) or "guard calls the answer safe" in record.checks
+
+
+@pytest.mark.parametrize("method", ["scot(metadata=steps)", "srg(form=outline)"])
+def test_a_server_cannot_be_led(method: str) -> None:
+    with pytest.raises(ForethoughtError, match="cannot be led"):
+        drafted(method, "harmful", teacher=lambda ask: Reply(text="x"), helper=lambda ask: Reply(text="x"))
+
+
+def test_half_a_surrogate_pair_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"prompt": "Bake \\ud83d bread", "response": "<think>They want bread.</think> Mix and bake."}\n')
+    with pytest.raises(ForethoughtError, match="row 1"):
+        list(import_rows("think", path, POLICY, "benign"))

@@ -21,7 +21,7 @@ from forethought.run import Run, open_run
 from forethought.train import METHODS as TABLE
 from forethought.train import loop, sft, watch
 from forethought.train import rows as sides
-from forethought.train.base import open_base
+from forethought.train.base import load_trained, open_base, with_adapter
 
 WORDS = ("bread", "walk", "letter", "garden", "river", "window", "music", "table", "story", "coffee")
 
@@ -76,6 +76,8 @@ def test_the_loss_of_rows_held_out_does_not_depend_on_how_many_are_read_at_once(
         found[at_once] = sft.learn(rows, f"hf:{tiny}", settings, run, 0)["validation_loss"]
     assert found[1] == pytest.approx(found[4], rel=1e-5)
     assert found[2] == pytest.approx(found[4], rel=1e-5)
+    for at_once in (1, 2):
+        assert losses(tmp_path / str(at_once)) == pytest.approx(losses(tmp_path / "4"), rel=1e-5)
 
 
 def bare_trainer(model: Any, rows: list[Any]) -> Any:
@@ -340,3 +342,22 @@ def test_same_seed_same_weights(tiny: Path, tmp_path: Path) -> None:
         sft.learn(examples(8), f"hf:{tiny}", config(validation=0), run, 3)
         files.append((run.path / "model" / "adapter_model.safetensors").read_bytes())
     assert files[0] == files[1]
+
+
+def test_another_seed_is_another_training(tiny: Path) -> None:
+    elements: list[loop.Element] = [(Encoded((1, 2), (0.0, 1.0), 1),)] * 64
+    assert list(loop.Drawn(elements, 8, 0)) != list(loop.Drawn(elements, 8, 1))
+    assert sides.side_by_side(range(30), range(30), 0) != sides.side_by_side(range(30), range(30), 1)
+    base = open_base(f"hf:{tiny}", None)
+    a, b = (with_adapter(load_trained(base, config()), base, config(), seed).state_dict() for seed in (0, 1))
+    assert not any(torch.equal(a[k], b[k]) for k in a if "lora_A" in k)
+
+
+def test_settings_reach_the_optimizer_and_the_adapter(tiny: Path, tmp_path: Path) -> None:
+    asked = config(steps=40, warmup=0.25, weight_decay=0.3, learning_rate=2e-3, lora_alpha=8, lora_dropout=0.5)
+    found = loop.make_arguments(64, 1, asked, tmp_path, 7)
+    assert (found.max_steps, found.warmup_steps, found.weight_decay, found.learning_rate) == (40, 10, 0.3, 2e-3)
+    assert (found.seed, found.lr_scheduler_type) == (7, "cosine")
+    base = open_base(f"hf:{tiny}", None)
+    lora = with_adapter(load_trained(base, asked), base, asked, 0).peft_config["default"]
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (4, 8, 0.5)

@@ -17,11 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from forethought import stages
 from forethought.attacks import load_attack
 from forethought.attacks.suffixes import affirmation
+from forethought.chat import encode_example, encode_prompt, render_prompt
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask
 from forethought.models import load_model
 from forethought.models.cache import DiskCache
+from forethought.models.hf import HFModel
 from forethought.optim import gcg as gcg_module
 from forethought.optim.gcg import gcg, gcg_step, propose
 from forethought.optim.latent_reply import latent_reply, request_positions
@@ -249,6 +251,8 @@ def test_the_target_after_an_empty_thought(loaded: tuple[Any, Any]) -> None:
     tokenizer = loaded[1]
     place = make_place(tokenizer, user("a"), "Sure", START, empty_thought=True)
     assert tokenizer.decode(place.target).split() == ["<think>", "</think>", "Sure"]
+    # Not `<`, which a model that thinks says anyway: a search for that alone would end before it began.
+    assert tokenizer.decode(first_tokens(place, 1).target[place.lead :]) in ("S", "Sure")
     tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
     tokenizer.chat_template += "{{ '<think>\\n' if add_generation_prompt }}"
     for empty in (True, False):  # A thought that the template opened is closed in any case.
@@ -444,3 +448,16 @@ def test_settings_that_make_no_search_are_refused(spec: str) -> None:
 def test_a_target_without_words_is_refused(name: str) -> None:
     with pytest.raises(ForethoughtError, match="no words"):
         load_attack(f"{name}(target=' ')")
+
+
+def test_options_and_prefixes_are_encoded_as_training_rows_are() -> None:
+    """Prompt and completion apart: the first word of a reply has its mark, of which a score of the whole text would know nothing."""
+    model, tokenizer = spaced()
+    local = HFModel(model, tokenizer, "t")
+    prompt = encode_prompt(tokenizer, render_prompt(tokenizer, user("how do I bake it")))
+    ids, (sure, _) = local._tails(prompt, "", ("Sure, here", "here is"))
+    assert ids == prompt and tokenizer.convert_ids_to_tokens(sure)[0].startswith("▁")
+    row = encode_example(tokenizer, user("how do I bake it"), None, "Sure, here")
+    assert [*prompt, *sure] == list(row.ids[: len(prompt) + len(sure)])
+    within, (option,) = local._tails(prompt, "Sure,", (" here",))
+    assert [*within, *option] == [*prompt, *encode_prompt(tokenizer, "Sure, here")]

@@ -23,7 +23,8 @@ RESAMPLES = 1000
 
 class Agreed(Record):
     """Agreement of some judges. `n` attempts were scored by all of two judges, or, for alpha, by at least two of several; `missing`
-    were not. `low` and `high` bound the value (percentile bootstrap over prompts, 95%); None where it is not defined."""
+    were not. `low` and `high` bound the value (percentile bootstrap over prompts, 95%); None where it is not
+    defined, or the judges never differ."""
 
     judges: tuple[str, ...]
     statistic: Literal["kappa", "alpha"]
@@ -98,7 +99,8 @@ def nominal_alpha(counts: Counts) -> float | None:
 def bootstrap(
     units: Sequence[Unit], groups: Sequence[str], statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """95% percentile interval of a statistic, whole groups drawn with replacement; None where over one resample in ten has no value."""
+    """95% percentile interval of a statistic, whole groups drawn with replacement; None where over one resample in ten has no value, and
+    where all have the same: then it has no width, and says nothing of what was not seen."""
     kinds, names = sorted(set(units), key=repr), sorted(set(groups))
     if len(names) < 2:
         return None
@@ -108,7 +110,8 @@ def bootstrap(
         held[row[group], at[unit]] += 1
     drawn = (draws(len(names), resamples, np.random.default_rng(seed)) @ held).tolist()
     values = [statistic({kind: n for kind, n in zip(kinds, row, strict=True) if n}) for row in drawn]
-    return middle([v for v in values if v is not None], resamples)
+    found = middle([v for v in values if v is not None], resamples)
+    return found if found and found[0] < found[1] else None
 
 
 def _agreed(

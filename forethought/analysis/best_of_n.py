@@ -31,7 +31,8 @@ class Tally(NamedTuple):
 
 
 class BestOfN(Record):
-    """One estimate over `prompts` things sampled (prompts, or wordings of them) with at least N scored samples; `left_out` have fewer.
+    """One estimate over things sampled (prompts, or wordings of them) of `prompts` prompts with at least N scored samples each; `left_out`
+    things have fewer.
     `low` and `high` are a 95% interval by prompt. `lowest` and `highest` are the value over all with N samples if every unscored one had
     been safe, or unsafe. None where nothing is left."""
 
@@ -98,7 +99,7 @@ def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int 
     return BestOfN(
         kind=kind,
         tries=tries,
-        prompts=len(values),
+        prompts=len({t.prompt or i for i, t in enumerate(kept)}),
         left_out=len(found) - len(values),
         value=sum(values) / len(values) if values else None,
         low=low,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from forethought.analysis.agreement import Counts, Statistic, Unit, bootstrap, kappa
-from forethought.analysis.rates import wilson
+from forethought.analysis.agreement import Unit, bootstrap, kappa
+from forethought.analysis.rates import Outcome, clustered
 from forethought.data.human_labels import KINDS, HumanCase, KindName
 from forethought.records import Record, Verdict
 
@@ -25,8 +25,8 @@ class Agreement(Record):
     """How far a judge agrees with people. What it left unscored counts as wrong in `accuracy` and `kappa`; `of_scored` leaves it out.
 
     `precision`, `recall` and `f1` are those of the first of the two words (refusal; harmful); recall counts an unscored one as missed.
-    The bounds are 95%: Wilson's for the accuracy where no prompt comes twice, else a bootstrap over prompts, as for kappa. A number
-    that is not defined is None.
+    The bounds are 95%, by prompt: of the accuracy as of any rate (`rates.clustered`), of kappa a bootstrap's. A number that is not
+    defined is None, and so are the bounds of kappa where nobody disagrees.
     """
 
     n: int
@@ -68,21 +68,21 @@ def agreement(pairs: Iterable[Pair], yes: str = "refusal", groups: Sequence[str]
     true = counts[yes, yes]
     called = sum(judged == yes for _, judged in rows)
     actual = sum(human == yes for human, _ in rows)
-    bounds = (wilson(hits, n) if len(set(of)) == n else _bounds(rows, of, _accuracy)) or (None, None)
-    spread = _bounds(rows, of, kappa) or (None, None)
+    right = clustered(Outcome(str(i), of[i], "", "harmful", human == judged) for i, (human, judged) in enumerate(rows))
+    spread = bootstrap(rows, of, kappa) if rows else None
     return Agreement(
         n=n,
         unscored=unscored,
-        accuracy=hits / n if n else None,
-        low=bounds[0],
-        high=bounds[1],
+        accuracy=right.value,
+        low=right.low,
+        high=right.high,
         of_scored=hits / (n - unscored) if n > unscored else None,
         precision=true / called if called else None,
         recall=true / actual if actual else None,
         f1=2 * true / (called + actual) if called + actual else None,
         kappa=kappa(counts),
-        kappa_low=spread[0],
-        kappa_high=spread[1],
+        kappa_low=spread[0] if spread else None,
+        kappa_high=spread[1] if spread else None,
     )
 
 
@@ -116,12 +116,3 @@ def _row(judge: str, kind: KindName, source: str, rows: list[Judged]) -> Calibra
     return CalibrationRow(
         judge=judge, kind=kind, source=source, agreement=found, between=dict(sorted(between.items())), fitted=fitted
     )
-
-
-def _bounds(rows: Sequence[Unit], groups: Sequence[str], statistic: Statistic) -> tuple[float, float] | None:
-    return bootstrap(rows, groups, statistic) if rows else None
-
-
-def _accuracy(counts: Counts) -> float | None:
-    total = sum(counts.values())
-    return sum(n for (human, judged), n in counts.items() if human == judged) / total if total else None

@@ -22,7 +22,8 @@ class Ability(Record):
     right answers among the `readable_n` that could be read. `chance` is what guessing gets; `reasons` counts why answers could not be
     read or scored.
 
-    For perplexity `accuracy` is None; `nll` is nats per token over `tokens` tokens of `n` answers, with a 95% bootstrap interval.
+    For perplexity `accuracy` is None; `nll` is nats per token over `tokens` tokens of the `measured` of `n` answers (of the others the
+    thought did not end, or they failed), with a 95% bootstrap interval.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Ability(Record):
     nll_low: float | None = None
     nll_high: float | None = None
     tokens: int = 0
+    measured: int = 0
     reply_tokens: float = 0.0
 
 
@@ -73,9 +75,10 @@ def decoded(found: Iterable[Ability]) -> list[str] | None:
 
 
 def is_likelihood(rows: Iterable[Graded]) -> bool:
-    """Whether rows hold log-likelihoods of given answers, and nothing that is right or wrong."""
+    """Whether rows hold log-likelihoods of given answers (of perplexity even where all failed), and nothing that is right or wrong."""
     rows = list(rows)
-    return any(r.logprobs for r in rows) and all(r.correct is None and r.chance is None for r in rows)
+    given = any(r.logprobs for r in rows) or all(r.mode.startswith("nll") for r in rows)
+    return given and all(r.correct is None and r.chance is None for r in rows)
 
 
 def right_or_wrong(row: Graded) -> bool:
@@ -91,6 +94,8 @@ def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.r
     scored = [row.correct for row in rows if row.correct is not None]
     measured = [row for row in rows if row.logprobs and row.tokens]
     if is_likelihood(rows):
+        if not measured:
+            return Ability.model_validate(base)
         sums = np.array([[-sum(r.logprobs or ()), sum(r.tokens or ())] for r in measured])
         total, n = sums.sum(0), len(sums)
         drawn = draws(n, resamples, rng) @ sums
@@ -102,6 +107,7 @@ def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.r
                 "nll_low": low,
                 "nll_high": high,
                 "tokens": int(total[1]),
+                "measured": n,
             }
         )
     judged = sum(map(right_or_wrong, rows))

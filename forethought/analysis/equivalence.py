@@ -16,7 +16,7 @@ from forethought.analysis.capability import is_likelihood, right_or_wrong, stand
 from forethought.analysis.rates import Z95, rate
 from forethought.analysis.resampling import draws, middle
 from forethought.errors import ForethoughtError
-from forethought.records import Graded, Record
+from forethought.records import UNREADABLE, Graded, Record
 
 Verdict = Literal["equivalent", "better", "worse", "undecided", "at chance", "not comparable"]
 RESAMPLES = 2000
@@ -92,7 +92,7 @@ def verdict_of(low: float, high: float, margin: float, less_is_better: bool = Fa
     return "undecided"
 
 
-def score_interval(up: int, down: int, n: int) -> tuple[float, float]:
+def score_interval(up: float, down: float, n: float) -> tuple[float, float]:
     """95% score interval of a difference of paired shares (Tango 1998), by bisection: of `n` pairs `up` changed to right, `down` to wrong.
 
     Unlike a bootstrap it does not shrink to nothing where no answer changed.
@@ -176,6 +176,9 @@ def _nll(
     few = len(kept) < FEWEST
     note = f"fewer than {FEWEST} answers" if few else ""
     verdict = "undecided" if few else verdict_of(low, high, margin, less_is_better=True)
+    lost = sum(_unanswered(b) - _unanswered(a) for a, b in pairs)
+    if lost > 0 and verdict in ("equivalent", "better"):
+        verdict, note = "undecided", f"of {lost} more questions the second model's thought did not end"
     return Paired(
         **base, first=float(first), second=float(second), difference=float(second - first), low=low, high=high, verdict=verdict, note=note
     )  # fmt: skip
@@ -186,6 +189,10 @@ def _groups(rows: Iterable[Graded]) -> dict[tuple[str, str], dict[str, Graded]]:
     for row in rows:
         groups.setdefault((row.task, row.mode), {})[row.id] = row
     return groups
+
+
+def _unanswered(row: Graded) -> bool:
+    return (row.error or "").startswith(UNREADABLE)
 
 
 def _nats(row: Graded) -> float:

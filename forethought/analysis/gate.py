@@ -73,6 +73,8 @@ def no_worse(
         why = "no pair was scored on both sides"
     elif top is not None and top <= limit:
         ruling, why = "pass", f"at most {top:+.1%}"
+    elif not point and not found.only_second and bottom is not None and bottom > limit:
+        why = f"no pair rose, but {found.clusters} prompts cannot show less than {bottom:+.1%}: ask more"
     elif bottom is not None and bottom > limit:
         ruling, why = "fail", f"{'the change' if point else 'the bound'} is {bottom:+.1%}"
         if (found.value or 0.0) <= limit:

@@ -6,15 +6,15 @@ are not independent evidence. Only pairs that the judge scored on both sides ent
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 
 from forethought.analysis.equivalence import score_interval
-from forethought.analysis.rates import Z95, Outcome
+from forethought.analysis.rates import Outcome, together
 from forethought.analysis.resampling import RESAMPLES, ratio_interval
 from forethought.records import Label, Record
 
@@ -78,21 +78,25 @@ def match(first: Iterable[Outcome], second: Iterable[Outcome]) -> list[Pair]:
 def paired_difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
     """The paired difference. With one pair a prompt, p is McNemar's mid-p; with several, its generalisation `sign_flip`."""
     scored = [(p.cluster, p.first, p.second) for p in pairs if p.first is not None and p.second is not None]
-    sums: dict[str, int] = defaultdict(int)
-    sizes: dict[str, int] = defaultdict(int)
-    table: dict[tuple[bool, bool], int] = defaultdict(int)
+    ups: Counter[str] = Counter()
+    downs: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    table: Counter[tuple[bool, bool]] = Counter()
     for cluster, first, second in scored:
-        sums[cluster] += second - first
+        ups[cluster] += second > first
+        downs[cluster] += second < first
         sizes[cluster] += 1
         table[first, second] += 1
-    n, change = len(scored), sum(sums.values())
-    low, high = _interval(sums, sizes, resamples, seed) or (None, None)
+    sums = [ups[c] - downs[c] for c in sizes]
+    n, change = len(scored), sum(sums)
+    counts = [ups[c] for c in sizes], [downs[c] for c in sizes], list(sizes.values())
+    low, high = _interval(*counts, resamples, seed) or (None, None)
     open_ = [(p.first, p.second) for p in pairs if p.first is None or p.second is None]
     down = sum((0 if b is None else b) - (1 if a is None else a) for a, b in open_)
     up = sum((1 if b is None else b) - (0 if a is None else a) for a, b in open_)
     return Difference(
         n=n,
-        clusters=len(sums),
+        clusters=len(sizes),
         both=table[True, True],
         only_first=table[True, False],
         only_second=table[False, True],
@@ -103,28 +107,26 @@ def paired_difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed
         high=high,
         lowest=(change + down) / len(pairs) if pairs else None,
         highest=(change + up) / len(pairs) if pairs else None,
-        p=sign_flip(list(sums.values()))[1] if n else None,
+        p=sign_flip(sums)[1] if n else None,
     )
 
 
 def _interval(
-    sums: Mapping[str, int], sizes: Mapping[str, int], resamples: int, seed: int
+    ups: Sequence[int], downs: Sequence[int], sizes: Sequence[int], resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """With one pair a prompt the wider, on each side, of the bootstrap's and Tango's score interval (1998), which does not shrink to
-    nothing where no answer changed. With several the bootstrap's; where all prompts differ alike, so that it has no width, Tango's for
-    no change or for all change, with prompts for n."""
-    if not sums:
+    """The wider, on each side, of the bootstrap's over prompts and of Tango's score interval (1998), which does not shrink to nothing
+    where few answers changed, or none. With several pairs a prompt Tango's is taken with the effective sample size that `together` leaves
+    for the commoner change (as in `rates.clustered`)."""
+    if not sizes:
         return None
-    count, shares = len(sums), [sums[c] / sizes[c] for c in sums]
-    if max(shares) == min(shares):
-        half = (1 + abs(shares[0])) * Z95**2 / (count + Z95**2)
-        return max(-1.0, shares[0] - half), min(1.0, shares[0] + half)
-    drawn = ratio_interval([sums[c] for c in sums], [sizes[c] for c in sums], resamples=resamples, seed=seed)
-    assert drawn is not None
-    if max(sizes.values()) > 1:
-        return drawn
-    found = score_interval(sum(d > 0 for d in sums.values()), sum(d < 0 for d in sums.values()), count)
-    return min(drawn[0], found[0]), max(drawn[1], found[1])
+    n, up, down = sum(sizes), sum(ups), sum(downs)
+    alike = max(together(side, sizes) for side, count in ((ups, up), (downs, down)) if count == max(up, down))
+    effective = n / (1 + (sum(m * m for m in sizes) / n - 1) * alike)
+    found = score_interval(up * effective / n, down * effective / n, effective)
+    drawn = (
+        ratio_interval([a - b for a, b in zip(ups, downs, strict=True)], sizes, resamples=resamples, seed=seed) or found
+    )
+    return min(found[0], drawn[0]), max(found[1], drawn[1])
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:

@@ -45,6 +45,7 @@ class Cell(Record):
     attack: str
     label: Label
     attempts: int
+    prompts: int
     positive: Rate
     negative: Rate
     unhelped: Rate
@@ -194,6 +195,7 @@ def _cell(
     counts = Counter(words[a.id].label if a.id in words else "unjudged" for a in applied)
     if len(applied) < len(members):
         counts[NOT_APPLICABLE] = len(members) - len(applied)
+    came = [a for a in applied if a.status is not None]
     found = outcomes_of(applied, words)
     failed = {
         a.id for a in applied if a.id in words and words[a.id].score is None and words[a.id].label in FAILED_TO_HELP
@@ -204,10 +206,11 @@ def _cell(
         attack=attack,
         label=label,
         attempts=len(applied),
+        prompts=len({a.prompt.base for a in applied}),
         positive=clustered(found),
         negative=clustered(turned(found)),
         unhelped=clustered(replace(o, hit=True) if o.attempt in failed else o for o in turned(found)),
         labels=dict(counts),
-        tokens=sum(a.completion_tokens for a in applied) / len(applied) if applied else 0.0,
+        tokens=sum(a.completion_tokens for a in came) / len(came) if came else 0.0,
         inapplicable=len(members) - len(applied),
     )

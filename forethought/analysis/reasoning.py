@@ -245,14 +245,15 @@ def longer(models: Mapping[str, Sequence[Attempt]], reference: str) -> tuple[Lon
         attacks = list(dict.fromkeys(a.attack for a in said))
         for scope in dict.fromkeys([DIRECT, ATTACKED, *attacks]):
             group = [a for a in said if a.attack == scope or (scope == ATTACKED and a.attack != DIRECT)]
-            chars = sum(len(a.raw) for a in group)
+            own = [a for a in group if not is_set(a)]
+            chars = sum(len(a.raw) for a in own)
             paired = [(a, base[a.id]) for a in group if a.id in base]
             if group:
                 found.append(
                     Longer(
                         model=model, reference=reference, attack=scope,
                         tokens=mean_by_prompt((a.prompt.base, a.completion_tokens) for a in group),
-                        before_answer=sum(_before(a) for a in group) / chars if chars else None,
+                        before_answer=sum(_before(a) for a in own) / chars if chars else None,
                         more=mean_by_prompt((a.prompt.base, a.completion_tokens - b.completion_tokens) for a, b in paired),
                     )
                 )  # fmt: skip

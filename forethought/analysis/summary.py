@@ -224,6 +224,6 @@ def costs(model: str, attempts: Iterable[Attempt]) -> tuple[Cost, ...]:
 
 
 def length(model: str, attempts: Iterable[Attempt]) -> Length:
-    """How long a model's answers are."""
-    found = mean_by_prompt((a.prompt.base, a.completion_tokens) for a in attempts if applies(a))
+    """How long a model's answers are; where nothing came back there is none."""
+    found = mean_by_prompt((a.prompt.base, a.completion_tokens) for a in attempts if a.status is not None)
     return Length(model=model, attempts=found.n, value=found.value, low=found.low, high=found.high)

@@ -44,6 +44,7 @@ def read_attempts(
     for number, row in rows:
         try:
             one = _own(row) if row.keys() >= OWN else _simple(row, attack, label)
+            one.model_dump_json()  # fails for half a surrogate pair, which no run could write
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"])

@@ -1,6 +1,6 @@
 """Translation by an attacker model (Deng et al. 2023, arXiv 2310.06474; Yong et al. 2023, arXiv 2310.02446: low-resource languages).
 
-RATIONAL and SORRY-Bench use French, Malayalam, Tamil, Marathi and Chinese. The request goes into the language, and comes back to see
+SCoT and SORRY-Bench use French, Malayalam, Tamil, Marathi and Chinese. The request goes into the language, and comes back to see
 that it is still there.
 """
 

@@ -35,6 +35,7 @@ def _items(task: str, path: str, hub: tuple[str, str, str], make: Callable[[Row]
     for number, row in copy_or_hub_rows(task, path, *hub):
         try:
             item = make(row)
+            item.model_dump_json()  # fails for half a surrogate pair, which no run could write
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             reason = f"no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
             raise ForethoughtError(

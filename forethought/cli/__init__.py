@@ -76,6 +76,8 @@ def main() -> None:
     except Exception as error:
         if is_out_of_memory(error):
             _stop(NO_ROOM, 1)
+        if isinstance(error, OSError) and error.filename:
+            _stop(f"cannot read or write {error.filename}: {error.strerror or error}.", 1)
         if hasattr(error, "format_message"):  # click's own usage errors
             _stop(error.format_message(), 2)
         raise

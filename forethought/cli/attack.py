@@ -17,7 +17,6 @@ from forethought.cli.common import (
     Overwrite,
     Seed,
     System,
-    Take,
     Think,
     Values,
     commas,
@@ -29,13 +28,22 @@ from forethought.cli.common import (
 )
 from forethought.errors import ForethoughtError
 
+FEW = "harmful=24,benign=24,borderline=32,sensitive=16"
+
 
 def attack(
     target: Annotated[str, typer.Argument(help="A model, or a training run.")] = "",
-    attacks: Annotated[str, typer.Option(help="Lines of --list, separated by commas.")] = "direct",
+    attacks: Annotated[
+        str | None, typer.Option(help="Lines of --list, separated by commas; direct requests are always sent too.")
+    ] = None,
     data: Data = "starter:test",
     out: Out = Path("runs/attack"),
-    take: Take = None,
+    take: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How many per label, drawn by hash: harmful=20,benign=20. Of starter:test, by default {FEW}."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     samples: Annotated[
@@ -58,6 +66,9 @@ def attack(
     ] = None,
     system: System = None,
     think: Think = False,
+    trained: Annotated[
+        Path | None, typer.Option(help="The training run that a served or merged target comes from, for the report.")
+    ] = None,
     dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
     column: Columns = None,
@@ -77,16 +88,16 @@ def attack(
     from forethought import stages
 
     if import_:
-        imported(import_, target or "imported", attacks, value, goals, out, seed, overwrite)
+        imported(import_, target or "imported", attacks or "imported", value, goals, out, seed, overwrite)
         return
     from forethought.attacks import may_ask
     from forethought.config import AttackConfig
     from forethought.records import Sampling
 
-    prompts = read_prompts(data, take, column, value, seed, few="harmful=24,benign=24,borderline=32,sensitive=16")
+    prompts = read_prompts(data, take, column, value, seed, few=FEW)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     # Over-refusal is measured on direct requests, and safety is never shown without it.
-    chosen = tuple(dict.fromkeys(("direct", *commas(attacks))))
+    chosen = tuple(dict.fromkeys(("direct", *commas(attacks or ""))))
     if samples > 1 and not temperature:
         raise ForethoughtError(f"--samples {samples} at temperature 0 are one reply. Add --temperature 1.")
     config = AttackConfig(
@@ -102,7 +113,7 @@ def attack(
     }
     tried = stages.attack(
         out,
-        model_config(target, system, dtype, concurrency, think),
+        model_config(target, system, dtype, concurrency, think, trained),
         prompts,
         config,
         **roles,
@@ -130,8 +141,9 @@ def imported(
     given = pairs(value or [])
     if unknown := [key for key in given if key != "label"]:
         raise ForethoughtError(f"--import takes --value label=LABEL alone, not '{unknown[0]}'.")
-    name = "imported" if attacks == "direct" else attacks
-    made = stages.import_attempts(out, path, target, attack=name, goals=goals, seed=seed, overwrite=overwrite, **given)
+    made = stages.import_attempts(
+        out, path, target, attack=attacks, goals=goals, seed=seed, overwrite=overwrite, **given
+    )
     print(
         f"import: {made.info['counts']['planned']} attempts on {target}, {made.info['counts']['failed']} of them failed"
     )

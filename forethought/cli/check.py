@@ -38,7 +38,7 @@ def check(
     Example: `forethought check runs/attack-scot-judged --max-asr 0.05 --max-over-refusal 0.2`
     """
     from forethought.analysis.gate import overall
-    from forethought.stages.checking import Limits, check_run
+    from forethought.stages.checking import Limits, check_run, needless_refusals
 
     for name, limit in {"--max-asr": max_asr, "--max-over-refusal": max_over_refusal, "--max-drop": max_drop}.items():
         if limit is not None and not 0 <= limit <= 1:
@@ -49,6 +49,11 @@ def check(
     lines = check_run(run, limits, baseline)
     for line in lines:
         print(f"{line.ruling:<12}{line.what} [{line.judge}]: {_evidence(line)}; limit {line.limit:.1%}: {line.why}")
+    if max_over_refusal is None and baseline is None:
+        # Safety is never shown alone: what refuses everything passes.
+        known = needless_refusals(run, judge)
+        said = f"{known[1].value:.1%} [{known[0]}]" if known and known[1].value is not None else "not known"
+        print(f"{'no limit':<12}over-refusal (refused, benign and borderline prompts): {said}")
     raise typer.Exit(overall(lines))
 
 

@@ -40,14 +40,23 @@ def named_path(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path
 
 
-def model_config(name: str, system: str | None, dtype: str, concurrency: int = 32, think: bool = False) -> Any:
+def model_config(
+    name: str, system: str | None, dtype: str, concurrency: int = 32, think: bool = False, trained: Path | None = None
+) -> Any:
     from pydantic import ValidationError
 
     from forethought.config import ModelConfig, describe_validation
 
     try:
         return ModelConfig.model_validate(
-            {"name": name, "system": system, "dtype": dtype, "concurrency": concurrency, "think": think}
+            {
+                "name": name,
+                "system": system,
+                "dtype": dtype,
+                "concurrency": concurrency,
+                "think": think,
+                "trained": str(trained) if trained else None,
+            }
         )
     except ValidationError as error:
         raise ForethoughtError(describe_validation(error, ModelConfig)) from error
@@ -56,20 +65,21 @@ def model_config(name: str, system: str | None, dtype: str, concurrency: int = 3
 def read_prompts(
     data: str, take: str | None, column: list[str] | None, value: list[str] | None, seed: int, few: str | None = None
 ) -> list[Any]:
-    """Prompts of one data spec, or of several separated by commas; `take`, `column` and `value` hold for each."""
+    """Prompts of one data spec, or of several separated by commas; `take`, `column` and `value` hold for each.
+    Without `take`, `few` are taken of the starter set's test split."""
     from pydantic import ValidationError
 
     from forethought.config import DataConfig, describe_validation
     from forethought.data import load_prompts, parse_data
 
-    if data.startswith("starter:test") and take is None and few:
-        take = few
     configs = [parse_data(part).model_dump() for part in commas(data) or [data]]
     for config in configs:
         config["columns"] |= pairs(column or [])
         config["values"] |= pairs(value or [])
         if take:
             config["take"] = pairs(commas(take))
+        elif few and (config["source"], config["split"]) == ("starter", "test") and not config["take"]:
+            config["take"] = pairs(commas(few))
     try:
         return load_prompts(DataConfig.model_validate(configs[0] | {"more": configs[1:]}), seed)
     except ValidationError as error:

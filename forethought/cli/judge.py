@@ -69,6 +69,9 @@ def judge(
         return
     assert attempts is not None
     from forethought import stages
+    from forethought.config import ModelConfig
+    from forethought.records import Attempt
+    from forethought.run import read_run
     from forethought.stages.judging import aimed_at
 
     attempts = named_path(attempts)
@@ -79,8 +82,11 @@ def judge(
         print(f"  {key}: {count}")
     for line in rate_lines(attempts, spoken):
         print(line)
+    asked = {a.prompt.label for a in read_run(attempts, "attack").read("attempts.jsonl", Attempt)}
+    if "harmful" in asked and not asked & {"benign", "borderline"}:
+        print("note: over-refusal is not known: no benign or borderline prompt was asked.")
     for name in spoken.info["graded_inside"]:
-        print(aimed_at(name, spoken.info["config"]["models"][name]["name"]))
+        print(aimed_at(name, {n: ModelConfig.model_validate(m) for n, m in spoken.info["config"]["models"].items()}))
     wrote(spoken.path, f"forethought report {spoken.path}")
 
 

@@ -44,4 +44,4 @@ def styles_choose(
     write_text(out, chosen.model_dump_json(indent=1) + "\n")
     for request in chosen.requests:
         print(f"  {request}")
-    wrote(out, f"forethought synth 'scot(variants=1, demonstrations={out})'")
+    wrote(out, f"forethought synth 'scot(variants=1, rewrite=model, demonstrations={out})'")

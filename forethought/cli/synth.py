@@ -83,6 +83,7 @@ def synth(
         return
     from forethought import stages
     from forethought.policy import load_policy
+    from forethought.registry import parse_spec
 
     rules = load_policy(policy)
     checked: dict[str, Any] = {
@@ -108,6 +109,9 @@ def synth(
             if name
         }
         print(f"synth: {words[0]} on {len(prompts)} prompts with {teacher or model}")
+        entry = SYNTHESIZERS.get(parse_spec(words[0])[0])
+        if teacher and entry and entry.needs != "teacher":
+            print("  note: this method is in the model's own words; the teacher is asked for categories at most")
         target = model_config(model, None, dtype, concurrency)
         made = stages.synth(
             out, words[0], prompts, rules, target, blind=blind, budget=read_budget(budget), **roles, **checked

@@ -109,6 +109,8 @@ def _source_of(text: str) -> DataConfig:
         if rest not in ("", *SPLITS):
             raise ForethoughtError(f"the starter set has no split '{rest}'.{nearest(rest, SPLITS)}")
         return DataConfig.model_validate({"source": "starter", "split": rest or None})
+    if name == "hub" and rest:
+        return DataConfig(source="hub", path=rest)
     if name in public_sets():
         return DataConfig(source=name, path=rest or None)
     kind = Path(text).suffix.lstrip(".")
@@ -117,8 +119,8 @@ def _source_of(text: str) -> DataConfig:
     if kind in SOURCES:
         return DataConfig(source=kind, path=text)
     raise ForethoughtError(
-        f"cannot tell what data '{text}' is. Write starter, starter:test, a .jsonl, .json, .csv or .parquet path, or a public set."
-        f"{nearest(name, sorted(public_sets()))}"
+        f"cannot tell what data '{text}' is. Write starter, starter:test, a .jsonl, .json, .csv or .parquet path, hub:OWNER/NAME, "
+        f"or a public set.{nearest(name, sorted(public_sets()))}"
     )
 
 

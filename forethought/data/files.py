@@ -97,10 +97,12 @@ def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt
         given = values.pop("messages", None)
         if not given and not isinstance(text, str | int | float):
             raise TypeError(f"column '{config.columns.get('text', 'text')}' holds {type(text).__name__}, not text")
-        messages = tuple(Message.model_validate(m) for m in given) if given else str(text)
+        turns = tuple(Message.model_validate(m) for m in given or ())
+        if turns and turns[-1].role != "user":
+            raise TypeError("the last message is not the user's. Leave out what answers it")
         fields = {k: str(v) for k, v in values.items() if k not in ("source", "id")}
         id = str(values["id"]) if "id" in values else None
-        prompt = make_prompt(messages, label, str(values.get("source", source)), id=id, **fields)
+        prompt = make_prompt(turns or str(text), label, str(values.get("source", source)), id=id, **fields)
         prompt.model_dump_json()  # fails for half a surrogate pair, which no run could write
         return prompt
     except (ValueError, TypeError) as error:

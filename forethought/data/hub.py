@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from forethought.config import DataConfig
 from forethought.data.files import Row, to_prompts
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, first_line
 from forethought.records import Prompt
 
 
@@ -31,14 +31,10 @@ def hub_rows(name: str, subset: str = "", split: str = "", **options: str | bool
     # The second is the parent of the error for gated repositories.
     except (DatasetNotFoundError, RepositoryNotFoundError) as error:
         raise ForethoughtError(
-            f"cannot load '{name}' from the hub: {_first_line(error)} "
+            f"cannot load '{name}' from the hub: {first_line(error)} "
             f"If it is gated, accept its terms on the hub's page of '{name}' and run `hf auth login`."
         ) from error
     # The last: sets that are a script, which no longer runs.
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise ForethoughtError(f"cannot load '{name}' from the hub: {_first_line(error)}") from error
+        raise ForethoughtError(f"cannot load '{name}' from the hub: {first_line(error)}") from error
     return iter(enumerate(rows, 1))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

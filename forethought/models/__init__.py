@@ -18,14 +18,14 @@ def load_model(
     spec: str, *, system: str | None = None, dtype: str = "float32", concurrency: int = 32, think: bool = False
 ) -> Model:
     """The model that `spec` names, deployed with a system prompt or none; a server gets at most `concurrency` requests at once.
-    With `think` a local model's template opens its thought.
+    With `think` a local model's template opens its thought; that of a server does so already.
 
     Raises ForethoughtError where there is no such model.
     """
     spec, system = deployment(spec, system)
     kind, _, rest = spec.partition(":")
-    if think and kind in ("scripted", "openai"):
-        raise ForethoughtError(f"'think' opens the thought in the template of a local model, and '{spec}' has its own.")
+    if think and kind == "scripted":
+        raise ForethoughtError(f"'think' says that the template opens the thought, and '{spec}' has none.")
     if kind == "scripted":
         from forethought.models.scripted import load_scripted
 
@@ -33,7 +33,7 @@ def load_model(
     if kind == "openai":
         from forethought.models.openai import load_openai
 
-        return load_openai(rest, system=system, concurrency=concurrency)
+        return load_openai(rest, system=system, concurrency=concurrency, think=think)
     source, adapter = locate_weights(spec)
     from forethought.models.hf import load_hf
 
@@ -45,11 +45,10 @@ def text_length(spec: str) -> tuple[Callable[[str], int], str]:
     spec, _ = deployment(spec)
     if spec.partition(":")[0] in ("scripted", "openai"):
         return (lambda text: len(text.split())), "words"
-    from forethought.models.hf import load_tokenizer
+    from forethought.models.hf import load_tokenizer, own_tokenizer
 
     source, adapter = locate_weights(spec)
-    has_own = adapter is not None and (adapter / "tokenizer_config.json").exists()
-    tokenizer = load_tokenizer(str(adapter) if has_own else source)
+    tokenizer = own_tokenizer(adapter) or load_tokenizer(source)
     return (lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])), "tokens"
 
 
@@ -68,6 +67,11 @@ def deployment(spec: str, system: str | None = None) -> tuple[str, str | None]:
         return spec, system
     base = json.loads(info.read_text(encoding="utf-8"))["config"]["model"]
     return base, "\n\n".join(filter(None, (own.read_text(encoding="utf-8"), system)))
+
+
+def is_served(spec: str) -> bool:
+    """Whether a server is asked, which gives no likelihoods and no weights; under a system prompt of `train --method prompt` too."""
+    return deployment(spec)[0].startswith("openai:")
 
 
 def locate_weights(spec: str) -> tuple[str, Path | None]:

@@ -13,6 +13,16 @@ from forethought.flow import Logprobs
 from forethought.records import Found, Reply
 from forethought.run import explain_disk
 
+PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+}
+
 
 class DiskCache:
     """A key-value store of replies. Safe to kill at any moment: each `put` is one transaction."""
@@ -30,17 +40,13 @@ class DiskCache:
             )
             self._db.commit()
         except sqlite3.DatabaseError as error:
-            raise ForethoughtError(
-                f"the reply cache {path} cannot be opened ({error}). Remove it to start afresh."
-            ) from error
+            raise _unusable(path, "opened", error) from error
 
     def get(self, key: str) -> Reply | Logprobs | Found | None:
         try:
             row = self._db.execute("select value from replies where key = ?", (key,)).fetchone()
         except sqlite3.DatabaseError as error:
-            raise ForethoughtError(
-                f"the reply cache {self.path} cannot be read ({error}). Remove it to start afresh."
-            ) from error
+            raise _unusable(self.path, "read", error) from error
         if row is None:
             return None
         value = json.loads(row[0])
@@ -62,6 +68,17 @@ class DiskCache:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _unusable(path: Path, what: str, error: sqlite3.DatabaseError) -> ForethoughtError:
+    """A damaged file is to go. One that is locked, on a full disk or not ours is whole, and holds replies that may have been paid for."""
+    passing = error.sqlite_errorcode & 0xFF in PASSING if hasattr(error, "sqlite_errorcode") else False
+    mend = (
+        "Free some space, check its permissions or wait, and run the same command again; it need not be removed."
+        if passing
+        else "Remove it to start afresh."
+    )
+    return ForethoughtError(f"the reply cache {path} cannot be {what} ({error}). {mend}")
 
 
 def _log_ahead(db: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
+from transformers.utils.hub import cached_file
 
 from forethought.chat import (
+    check_channels,
     continue_prompt,
     encode_begun,
     encode_prompt,
@@ -26,7 +30,7 @@ from forethought.chat import (
     stop_ids,
     with_system,
 )
-from forethought.errors import AskFailed, ForethoughtError
+from forethought.errors import AskFailed, ForethoughtError, first_line, is_out_of_memory
 from forethought.flow import Ask, Logprobs, Question, Search
 from forethought.models.decode import POSITIONS, Decoder, Row
 from forethought.models.heap import keep_pages
@@ -56,6 +60,7 @@ class HFModel:
     def __init__(self, model: PreTrainedModel, tokenizer: Any, identity: str, system: str | None = None) -> None:
         self.model, self.tokenizer, self.identity, self.system = model, tokenizer, identity, system
         self.pinned = True
+        self.about: dict[str, Any] = {}
         self.stops = stop_ids(tokenizer, model.generation_config.eos_token_id if model.generation_config else None)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self.paged, self.window = plain_attention(model), window(model)
@@ -85,22 +90,25 @@ class HFModel:
         return digest(self.render(question))
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
-        text = self.render(question)
-        encode = encode_begun if isinstance(question, Ask) and question.prefix else encode_prompt
-        ids = encode(self.tokenizer, text)
+        prompt = self.render(replace(question, prefix=""))
+        text = continue_prompt(prompt, question.prefix)
+        # Apart, as training rows are: some tokenizers mark the first word of a text otherwise than one that stands within it.
+        before, said = (
+            (encode_prompt(self.tokenizer, prompt), text[len(prompt) :]) if text.startswith(prompt) else ([], text)
+        )
         options: tuple[list[int], ...] = ()
         sampling = Sampling(max_tokens=1)
         if isinstance(question, Ask):
             sampling = question.sampling
+            ids = before + (encode_begun(self.tokenizer, said) if said else [])
         else:
-            ids, options = self._tails(text, ids, question.options)
+            ids, options = self._tails(before, said, question.options)
         longest = max(map(len, options), default=sampling.max_tokens)
         if len(ids) + longest > self.context:
             message = f"{len(ids)} prompt tokens and {longest} new ones exceed the context of {self.context}"
             self._failed.append((ticket, AskFailed("too_long", message)))
             return
-        opened = opens_thought(self.render(replace(question, prefix="")))
-        row = Row(ticket, ids, sampling, seed, opened, options=options)
+        row = Row(ticket, ids, sampling, seed, opens_thought(prompt), options=options)
         if not self.paged or (self.window and row.need > self.window):
             self._singles.append(row)
         else:
@@ -144,10 +152,12 @@ class HFModel:
             # Out of memory, or an architecture that a search cannot handle: this row's failure, not the run's.
             return ticket, AskFailed("search_failed", f"{type(error).__name__}: {error}")
 
-    def _tails(self, text: str, ids: list[int], options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
-        """(ids of the prompt, ids of each option after it). Prompt and option are encoded together, as a training row is: many
-        tokenizers cut `\\n\\n` before a word otherwise than at the end of a text. What then differs begins the tails."""
-        wholes = [encode_prompt(self.tokenizer, text + option) for option in options]
+    def _tails(self, before: list[int], said: str, options: tuple[str, ...]) -> tuple[list[int], tuple[list[int], ...]]:
+        """(ids of the prompt, ids of each option after it). What was `said` and the option are encoded together, as a training row's
+        completion is: many tokenizers cut `\\n\\n` before a word otherwise than at the end of a text. What then differs begins the
+        tails."""
+        ids = before + encode_prompt(self.tokenizer, said)
+        wholes = [before + encode_prompt(self.tokenizer, said + option) for option in options]
         agreed = (len(set(column)) == 1 for column in zip(ids, *wholes, strict=False))
         cut = sum(itertools.takewhile(bool, agreed))
         if any(len(whole) <= cut for whole in wholes):
@@ -217,22 +227,34 @@ def load_hf(
     """
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", computed_in(dtype)
     tokenizer, model = load_weights(source, dtype)
+    base_template = tokenizer.chat_template
+    tokenizer = own_tokenizer(adapter) or tokenizer
+    own = tokenizer.chat_template
     if not tokenizer.chat_template:
         raise ForethoughtError(f"the tokenizer of '{source}' has no chat template. Use an instruction-tuned model.")
+    check_channels(tokenizer)
     if think:
         open_thoughts(tokenizer)
     if adapter is not None:
         from peft import PeftModel
 
-        with quiet():
+        with quiet(), explain_load(str(adapter)):
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     local = os.path.isdir(source)
     base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(None, adapter))
     # Replies that older versions kept of models with windows, or read one row at a time, are not these.
     way = "pages-2" if plain_attention(model) and not window(model) else "rows-10"
+    # So they did of adapters with a template of their own, which was not read.
+    way += "-own" if adapter is not None and own != base_template else ""
     identity = digest(weights, dtype, device, way)
-    return HFModel(model.eval().to(device), tokenizer, identity, system)
+    loaded = HFModel(model.eval().to(device), tokenizer, identity, system)
+    loaded.about = {"revision": None if local else model.config._commit_hash, "dtype": dtype, "device": _device(device)}
+    return loaded
+
+
+def _device(name: str) -> str:
+    return str(torch.cuda.get_device_name()) if name == "cuda" else name
 
 
 def load_weights(source: str, dtype: str) -> tuple[Any, Any]:
@@ -248,6 +270,25 @@ def load_tokenizer(source: str) -> Any:
     return from_source(AutoTokenizer, source)
 
 
+def own_tokenizer(adapter: Path | None) -> Any:
+    """The tokenizer that an adapter brings, whose chat template may be another than its base's; None where it has none."""
+    return (
+        load_tokenizer(str(adapter)) if adapter is not None and (adapter / "tokenizer_config.json").exists() else None
+    )
+
+
+@contextmanager
+def explain_load(source: str, absent: str = "") -> Iterator[None]:
+    """Weights that are not there (then `absent` says why, where it is given) or cannot be loaded become one clear line."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        why = absent if absent and isinstance(error, OSError | ValueError) else first_line(error)
+        raise ForethoughtError(f"cannot load the model '{source}': {why}") from error
+
+
 def from_source(kind: Any, source: str, **how: Any) -> Any:
     """`kind.from_pretrained` of a directory, or of a hub name with its revision."""
     name, revision = (source, "") if os.path.isdir(source) else (source.partition("@")[0], source.partition("@")[2])
@@ -255,11 +296,24 @@ def from_source(kind: Any, source: str, **how: Any) -> Any:
     cut_off = not os.path.isdir(source) and is_out_of_reach()
     if not os.path.isdir(source):
         where = {"local_files_only": cut_off, "revision": revision or None}
-    try:
+    with explain_load(source, OUT_OF_REACH if cut_off else ""):
         return kind.from_pretrained(name, **where, **how)
-    except (OSError, ValueError) as error:
-        why = OUT_OF_REACH if cut_off else str(error).strip().splitlines()[0]
-        raise ForethoughtError(f"cannot load the model '{source}': {why}") from error
+
+
+def copy_processor(source: str, folder: Path) -> None:
+    """What a model that also sees is read with, beside its weights: servers will not start without it."""
+    name, revision = (source, "") if os.path.isdir(source) else (source.partition("@")[0], source.partition("@")[2])
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        found = cached_file(
+            name,
+            file,
+            revision=revision or None,
+            local_files_only=os.path.isdir(source) or is_out_of_reach(),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found:
+            shutil.copy(found, folder / file)
 
 
 def weights_hash(source: str | None, adapter: Path | None) -> str:

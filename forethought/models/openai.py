@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from forethought.chat import CLOSE, OPEN, with_system
+from forethought.chat import CLOSE, OPEN, fold_system, with_system
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question
 from forethought.records import Message, Reply, digest
@@ -27,6 +27,8 @@ PASSING = {408, 409, 425}
 # The key, the credit, the model's name or the URL, so no matter which prompt it was.
 UNUSABLE = {401, 402, 403, 404}
 LIMITED = 429
+# Requests in a row that a server may break on, every time, before it is taken for one that is down.
+BROKEN = 10
 # Seconds that a server may ask for between two tries.
 LONGEST_WAIT = 120.0
 # OpenAI's newer models take this in place of `max_tokens`, which other servers know alone.
@@ -44,28 +46,36 @@ class OpenAIModel:
         url: str,
         *,
         system: str | None = None,
+        think: bool = False,
         concurrency: int = 32,
         tries: int = 5,
         timeout: float = 600.0,
         backoff: float = 1.0,
         patience: float = 600.0,
     ) -> None:
-        self.identity = f"openai:{model}@{url}"
+        self.identity = f"openai:{model}@{url}{' thinking' if think else ''}"
         self.pinned = False
-        self._model, self._url, self._system = model, url.rstrip("/"), system
+        self._model, self._url, self._system, self._think = model, url.rstrip("/"), system, think
         self._tries, self._backoff = tries, backoff
         self._patience, self._heard, self._warned = patience, 0.0, False
         # When the latest of the requests that were answered was sent.
-        self._served = 0.0
-        self._most = "max_tokens"
+        self._served, self._broken = 0.0, 0
+        self._most, self._fold = "max_tokens", False
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
-        key = os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY")
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout, connect=10.0),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            trust_env=True,
-        )
+        key = (os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
+        try:
+            self._client = httpx.AsyncClient(
+                timeout=httpx.Timeout(timeout, connect=10.0),
+                limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                trust_env=True,
+            )
+        except (ImportError, ValueError) as error:
+            # Without its words, which may hold the key.
+            raise ForethoughtError(
+                f"no connection to {url} can be set up ({type(error).__name__}). "
+                "Check FORETHOUGHT_API_KEY, and the proxy in HTTPS_PROXY or ALL_PROXY."
+            ) from None
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -138,6 +148,11 @@ class OpenAIModel:
             sent = time.monotonic()
             try:
                 response = await self._client.post(f"{self._url}/chat/completions", json=body)
+            except httpx.LocalProtocolError:
+                raise ForethoughtError(
+                    f"a request to {self._url} cannot be written. "
+                    "Check FORETHOUGHT_API_KEY: is there a stray character in it?"
+                ) from None
             except httpx.TransportError as error:
                 problem, failed = f"{type(error).__name__} {error}".strip(), failed + 1
                 continue
@@ -151,9 +166,13 @@ class OpenAIModel:
                 troubled = troubled or time.monotonic()
                 problem, pause, failed = f"HTTP {status}", asked_to_wait(response), failed + 1
                 continue
-            self._heard, self._served = time.monotonic(), max(self._served, sent)
+            self._heard, self._served, self._broken = time.monotonic(), max(self._served, sent), 0
             if status == 400 and NEWER_MOST not in body and NEWER_MOST in _message(response):
                 self._most = NEWER_MOST
+                continue
+            if status == 400 and not self._fold and "system role" in _message(response).lower():
+                # Gemma's template has none.
+                self._fold = True
                 continue
             text = "" if status < 300 else _message(response)
             if 300 <= status < 400:
@@ -172,8 +191,10 @@ class OpenAIModel:
                     "context length" in text.lower() or "maximum context" in text.lower() or "too long" in text.lower()
                 )
                 return AskFailed("too_long" if long else "refused_by_server", f"HTTP {status}: {text}")
-            return read_reply(response.json(), question.prefix)
-        if problem == "HTTP 500" or (problem.startswith("HTTP 5") and self._served > troubled):
+            return read_reply(response.json(), question.prefix, self._think)
+        self._broken += 1
+        breaks = problem == "HTTP 500" and self._broken <= BROKEN
+        if breaks or (problem.startswith("HTTP 5") and self._served > troubled):
             # The server is there, and breaks on this request each time: one bad row must not stop every restart. What was sent before the
             # trouble began and is answered after says nothing of that: a server that is shut down finishes its work.
             return AskFailed("refused_by_server", f"{problem} on each of {self._tries} tries")
@@ -194,6 +215,7 @@ class OpenAIModel:
 
     def _body(self, ask: Ask, seed: int) -> dict[str, Any]:
         messages = with_system(ask.messages, self._system)
+        messages = fold_system(messages) if self._fold else messages
         if ask.prefix:
             messages = (*messages, Message(role="assistant", content=ask.prefix))
         body: dict[str, Any] = {
@@ -210,10 +232,11 @@ class OpenAIModel:
         return body
 
 
-def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
+def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -> Reply | AskFailed:
     """A Reply from a chat completion. Reasoning that the server parsed off comes back in think tags, so that all models look alike.
 
-    vLLM calls it `reasoning`, others `reasoning_content`; a thought cut off gives `content: null`, which stays an unclosed thought.
+    vLLM calls it `reasoning`, others `reasoning_content`; a thought cut off gives no content, and stays an unclosed thought. With `think`
+    the server's template opens the thought, which a reply without any tag then goes on with.
     """
     try:
         choice = payload["choices"][0]
@@ -224,9 +247,14 @@ def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
         return AskFailed("refused_by_server", "content_filter: the server's own filter cut the reply")
     content = message.get("content")
     reasoning = message.get("reasoning") or message.get("reasoning_content")
+    if reasoning and content is None and stop != "length" and prefix and prefix.rfind(OPEN) <= prefix.rfind(CLOSE):
+        # vLLM's parsers take all for a thought where no `</think>` comes; but after this prefix none is open, and the turn has ended.
+        content, reasoning = reasoning, None
     text = content or ""
     if reasoning:
-        text = f"{OPEN}\n{reasoning}" + (f"\n{CLOSE}\n\n{text}" if content is not None else "")
+        # Others than vLLM give "" where the thought was cut off.
+        cut = not content and (content is None or stop == "length")
+        text = f"{OPEN}\n{reasoning}" + ("" if cut else f"\n{CLOSE}\n\n{text}")
     elif prefix and text.startswith(prefix):
         text = text[len(prefix) :]
     usage = payload.get("usage") or {}
@@ -236,11 +264,14 @@ def read_reply(payload: dict[str, Any], prefix: str = "") -> Reply | AskFailed:
         stop="length" if stop == "length" else "stop",
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
+        # A prefix stands in place of what the template would have opened.
+        opened=think and not reasoning and not prefix and not text.lstrip().startswith(OPEN),
     )
 
 
-def load_openai(spec: str, system: str | None = None, concurrency: int = 32) -> OpenAIModel:
-    """`MODEL@URL`, the URL ending in /v1; an API key is read from FORETHOUGHT_API_KEY or OPENAI_API_KEY."""
+def load_openai(spec: str, system: str | None = None, concurrency: int = 32, think: bool = False) -> OpenAIModel:
+    """`MODEL@URL`, the URL ending in /v1, with `think` of a model whose template opens the thought. An API
+    key is read from FORETHOUGHT_API_KEY or OPENAI_API_KEY."""
     model, _, url = spec.rpartition("@")
     try:
         known = httpx.URL(url).scheme in ("http", "https")
@@ -250,7 +281,7 @@ def load_openai(spec: str, system: str | None = None, concurrency: int = 32) -> 
         raise ForethoughtError(
             f"cannot read 'openai:{spec}'. Write openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
         )
-    return OpenAIModel(model, url, system=system, concurrency=concurrency)
+    return OpenAIModel(model, url, system=system, think=think, concurrency=concurrency)
 
 
 def _message(response: httpx.Response) -> str:

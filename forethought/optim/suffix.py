@@ -28,7 +28,8 @@ CACHED = {"full_attention", "sliding_attention"}
 @dataclass(frozen=True)
 class Place:
     """A suffix's surroundings. `head` and `tail` are the rendered texts around it, `before` and `after` their ids in context, `start`
-    the ids of the first suffix, `target` those of the reply that is wanted after the generation prompt."""
+    the ids of the first suffix, `target` those of the reply that is wanted after the generation prompt, of which the first
+    `lead` end a thought."""
 
     head: str
     tail: str
@@ -36,6 +37,7 @@ class Place:
     start: tuple[int, ...]
     after: tuple[int, ...]
     target: tuple[int, ...]
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,18 @@ def make_place(tokenizer: Any, messages: Messages, target: str, start: str, *, e
     first, last = inside[0], inside[-1] + 1
     wanted = render_completion(prompt, "" if empty_thought else None, target, "")
     before, inner, after = tuple(ids[:first]), tuple(ids[first:last]), tuple(ids[last:])
-    place = Place(head, tail, before, inner, after, tuple(encode_prompt(tokenizer, wanted)))
+    at = wanted.rindex(target.strip())
+    ends = tokenizer(wanted, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    lead = sum(end <= at for _, end in ends)
+    place = Place(head, tail, before, inner, after, tuple(encode_prompt(tokenizer, wanted)), lead)
     if surviving(tokenizer, place, torch.tensor([inner])) != [start]:
         raise AskFailed("not_applicable", "this tokenizer does not give the suffix back as it was")
     return place
 
 
 def first_tokens(place: Place, count: int) -> Place:
-    """The place with only the first `count` tokens of the target wanted."""
-    return replace(place, target=place.target[:count])
+    """The place with only the first `count` tokens of the target's words wanted, and what ends a thought before them."""
+    return replace(place, target=place.target[: place.lead + count])
 
 
 @torch.no_grad()

@@ -33,13 +33,15 @@ from forethought.report.metrics import metrics
 from forethought.report.more import Named, able, refused, scored, thinking
 from forethought.report.page import render
 from forethought.report.redact import check_masked, masked
-from forethought.report.sources import ModelRuns, check_comparable, heard_of, read_model, source_of, trained_on
+from forethought.report.sources import ModelRuns, check_comparable, heard_of, made_by, read_model, source_of, trained_on
 from forethought.report.text import as_csv
 from forethought.report.transcripts import disagreements
 from forethought.run import Run, explain_disk, locate, write_text
+from forethought.thoughts import is_set
 
 # Transcripts on the page: all where there are no more than this, else about as many, the same share of every attack and label.
 SHOWN = 20_000
+UNKNOWN = "not known here"
 AIMED = " (which also graded inside the attacks: they were aimed at its verdict)"
 Runs = Mapping[str, Sequence[Path]]  # The runs of each model: at least one judge run.
 
@@ -192,9 +194,15 @@ def _spread(attempts: Iterable[Attempt], most: int) -> set[str]:
 def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     """The card of the attacked model, the seconds its making took, and the policy it was made under."""
     target, attack_run = model.target, model.attacks[0]
-    base = str(target["name"])
+    name, base = str(target["name"]), made_by(target)
     if not (locate(base, attack_run.path) / "run.json").exists():
-        return ModelCard(name=model.name, base=base, system=target["system"]), 0.0, None
+        # Of a server, a folder of weights or another tool's attempts nothing is known.
+        known = name == "smollm2" or (name.startswith("hf:") and not Path(name[3:]).exists())
+        return (
+            ModelCard(name=model.name, base=name, system=target["system"], method="none" if known else UNKNOWN),
+            0.0,
+            None,
+        )
     train_run = source_of(attack_run, base, base, "train")
     if train_run.info["config"]["method"] == "merge":
         merged = train_run.info["config"]["init"]
@@ -204,7 +212,7 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     if config["data"] is None:
         card = _prompted_card(model, train_run).model_copy(update={"distribution": placed})
         return card, _took(train_run), (config["policy"], "") if config["policy"] else None
-    thoughts = [a.status for a in model.attempts if a.status is not None]
+    thoughts = [a.status for a in model.attempts if a.status is not None and not is_set(a)]
     synth_run = source_of(train_run, "data", config["data"], "synth")
     rejected = synth_run.read("rejected.jsonl", Rejected)
     metrics: dict[str, Any] = train_run.info["metrics"]

@@ -22,21 +22,21 @@ X_TITLE = "refused borderline requests"
 
 
 def counts(data: ReportData) -> View:
-    """How few attempts stand behind each rate, and the difference of two rates that chance alone could give."""
+    """How few prompts stand behind each rate, and the difference of two rates that chance alone could give."""
     rows = []
     for label in LABELS:
-        sizes = {c.attempts for c in data.cells if c.label == label}
+        sizes = {c.prompts for c in data.cells if c.label == label}
         if sizes:
             several = any(c.attack != DIRECT for c in data.cells if c.label == label)
             rows.append({"label": label, "low": min(sizes), "high": max(sizes), "each": several})
     low, high = min((r["low"] for r in rows), default=0), max((r["high"] for r in rows), default=0)
-    common = [c.attempts for c in data.cells if c.label == "harmful"] or [c.attempts for c in data.cells]
+    common = [c.prompts for c in data.cells if c.label == "harmful"] or [c.prompts for c in data.cells]
     usual = sorted(common)[len(common) // 2] if common else 0
     return {"rows": rows, "low": low, "high": high, "usual": usual, "noise": noise(usual)}
 
 
 def noise(n: int) -> int:
-    """Points by which two rates near 50%, each from n attempts, differ by chance alone in one comparison of twenty."""
+    """Points by which two rates near 50%, each from n prompts, differ by chance alone in one comparison of twenty."""
     return min(100, round(100 * Z95 * math.sqrt(0.5 / n))) if n else 100
 
 

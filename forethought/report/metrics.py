@@ -37,7 +37,16 @@ def _rows(data: ReportData) -> Iterator[Row]:
                 yield _row(model, f"{able.task}, {able.mode}", "", "", "", able.accuracy)
             elif able.nll is not None:
                 yield _numbers(
-                    model, f"{able.task}, nats a token", "", "", "", able.nll, able.nll_low, able.nll_high, able.n, 0
+                    model,
+                    f"{able.task}, nats a token",
+                    "",
+                    "",
+                    "",
+                    able.nll,
+                    able.nll_low,
+                    able.nll_high,
+                    able.measured,
+                    able.n - able.measured,
                 )
     for length in data.lengths:
         yield _numbers(

@@ -92,7 +92,7 @@ def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
         for each in runs_in(path):
             info = read_info(each)
             if info["command"] in KINDS or each == path:
-                groups.setdefault(digest(_target(each, info)), []).append((name, each))
+                groups.setdefault(digest(_deployed(_target(each, info))), []).append((name, each))
     found: dict[str, list[Path]] = {}
     # What was trained comes after what was not, so that the first, with which the others are compared, is an untuned one.
     for members in sorted(groups.values(), key=lambda members: _trained(members[0][1])):
@@ -106,11 +106,16 @@ def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
 
 
 def _trained(path: Path) -> bool:
-    return (locate(str(_target(path, read_info(path))[0]), path) / "run.json").exists()
+    return (locate(made_by(_target(path, read_info(path))), path) / "run.json").exists()
 
 
-def _target(path: Path, info: dict[str, Any]) -> list[Any]:
-    """The model that a run is of, its system prompt, and whether its template opens the thought."""
+def made_by(target: dict[str, Any]) -> str:
+    """The training run that a target is, or comes from; else just its name."""
+    return str(target.get("trained") or target["name"])
+
+
+def _target(path: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """The model that a run is of."""
     config = info["config"]
     if "target" not in config and "attempts" in config:
         config = read_info(locate(config["attempts"], path))["config"]
@@ -118,10 +123,12 @@ def _target(path: Path, info: dict[str, Any]) -> list[Any]:
         raise ForethoughtError(
             f"{path} does not say which model it is of. Leave out --compare, and name it: NAME={path}."
         )
-    return _deployed(config["target"])
+    target: dict[str, Any] = config["target"]
+    return target
 
 
 def _deployed(target: dict[str, Any]) -> list[Any]:
+    """A model, its system prompt, and whether its template opens the thought."""
     return [target["name"], target["system"], target.get("think", False)]
 
 
@@ -186,8 +193,9 @@ def heard_of(models: Sequence[ModelRuns]) -> dict[str, dict[str, list[Outcome]]]
 
 
 def comparable(attack_run: Run) -> str:
-    """What must be alike for two attack runs to stand in one table: the prompts and the sampling."""
-    return digest(attack_run.info["inputs"]["prompts"], attack_run.info["config"]["sampling"])
+    """What must be alike for two attack runs to stand in one table: the prompts, the sampling, and how often it is drawn."""
+    config = attack_run.info["config"]
+    return digest(attack_run.info["inputs"]["prompts"], config["sampling"], config["samples"])
 
 
 def check_comparable(models: Sequence[ModelRuns]) -> None:

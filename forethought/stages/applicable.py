@@ -9,6 +9,7 @@ from forethought.analysis.log_odds import thinks
 from forethought.analysis.rates import applies
 from forethought.config import ModelConfig
 from forethought.errors import ForethoughtError
+from forethought.models import is_served
 from forethought.records import Attempt
 from forethought.run import Run
 from forethought.stages.scoring import fork_of
@@ -20,7 +21,7 @@ def not_for(analysis: Analysis, source: Run, at: Literal["answer", "decision"] =
     """Why an analysis cannot be made of a finished attack run, a score `at` that place; empty where it can."""
     model = ModelConfig.model_validate(source.info["config"]["target"])
     target = model.name
-    if target.startswith("openai:"):
+    if is_served(target):
         return f"{target} is behind a server, and this needs a local model"
     if analysis == "divergence" and target.startswith("scripted:"):
         return f"{target} is a script, without hidden states"

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from forethought.attacks import Attack, beyond_text, load_attack, may_ask, needed
+from forethought.attacks import UNCHANGED, Attack, beyond_text, load_attack, may_ask, needed
 from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
-from forethought.errors import AskFailed, ForethoughtError
+from forethought.errors import AskFailed, ForethoughtError, is_unanswered
 from forethought.flow import Ask, Choose, Done, Flow, Job
 from forethought.models import deployment
 from forethought.records import (
@@ -84,7 +84,7 @@ def attack(
     attempts.sort(key=lambda a: (order[a.id.rpartition("/")[0]], int(a.id.rpartition("/")[2])))
     run.replace("attempts.jsonl", attempts)
     failed = sum(a.error is not None for a in attempts)
-    if attempts and all((a.error or "").startswith(("refused_by_server", "bad_reply")) for a in attempts):
+    if attempts and all(is_unanswered(a.error) for a in attempts):
         run.replace("attempts.jsonl", [])
         raise ForethoughtError(f"the server answered none of {failed} attempts. The first: {attempts[0].error}")
     reasons = Counter(f"failed, {a.error}"[:120] for a in attempts if a.error is not None)
@@ -175,6 +175,12 @@ def _attempts(name: str, make: Attack, prompt: Prompt, tally: Tally, sample: int
     blank = Attempt(id=f"{key}/{sample}", prompt=prompt, attack=name, messages=(), sample=sample)
     try:
         sent: list[Sent] = yield from make(prompt)
+        if name != "direct" and not beyond_text(name):
+            # What is as it was is no attack, whatever a flow of one's own gives back.
+            changed = [one for one in sent if one.prefix or one.reply or one.messages != prompt.messages]
+            if sent and not changed:
+                raise AskFailed("not_applicable", UNCHANGED)
+            sent = changed
         if not sent:
             raise AskFailed("not_applicable", "the attack sent nothing")
     except AskFailed as error:

@@ -12,11 +12,12 @@ from forethought.analysis.equivalence import Paired, equivalences
 from forethought.capability import Item, Way, draw, load_task
 from forethought.capability.harness import RIGHT_OR_WRONG, evaluate, graded, without_measure
 from forethought.config import ModelConfig
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, is_unanswered
 from forethought.flow import Done, Flow, Job
+from forethought.models import is_served
 from forethought.records import Graded, Sampling, digest
 from forethought.run import Run, open_run, read_run, write_json
-from forethought.stages.shared import execute, unload, weights_of
+from forethought.stages.shared import execute, files_of, unload, weights_of
 
 ROWS = "graded.jsonl"
 
@@ -41,7 +42,7 @@ def capability(
     if len(loaded) < len(specs):
         raise ForethoughtError("one task is named twice. Give each its own run, or other options.")
     ways = {(name, mode): way for name, task in loaded.items() for mode, way in task.ways.items()}
-    if target.name.startswith("openai:"):
+    if is_served(target.name):
         ways = _without_likelihood(target, ways, say)
     items = {name: draw(loaded[name].read(), take, seed) for name in dict.fromkeys(name for name, _ in ways)}
     for name, found in items.items():
@@ -52,7 +53,9 @@ def capability(
         "tasks": list(loaded), "data": list(specs), "modes": [f"{n} {m}" for n, m in ways], "take": take, "max_tokens": max_tokens,
         "target": target.model_dump(),
     }  # fmt: skip
-    run = open_run(out, "capability", settings, {**inputs, **weights}, seed=seed, overwrite=overwrite)
+    run = open_run(
+        out, "capability", settings, {**inputs, **weights, **files_of(*specs)}, seed=seed, overwrite=overwrite
+    )
     if run.finished:
         return run
     planned = {f"{n}/{m}/{i.id}": (n, m, way, i) for (n, m), way in ways.items() for i in items[n]}
@@ -139,7 +142,7 @@ def _without_likelihood(
 
 def _finish(run: Run, rows: list[Graded], planned: int, more: list[str]) -> Run:
     failed = sum(row.error is not None for row in rows)
-    if rows and all((row.error or "").startswith(("refused_by_server", "bad_reply")) for row in rows):
+    if rows and all(is_unanswered(row.error) for row in rows):
         run.replace(ROWS, [])
         raise ForethoughtError(f"the server answered none of {failed} questions. The first: {rows[0].error}")
     run.replace(ROWS, rows)

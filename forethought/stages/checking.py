@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forethought.analysis.gate import Line, ceiling, no_worse
 from forethought.analysis.measures import measure
-from forethought.analysis.rates import Outcome, by_judge, outcomes_of, turned
+from forethought.analysis.rates import Outcome, Rate, by_judge, clustered, outcomes_of, turned
 from forethought.errors import ForethoughtError, nearest
 from forethought.judges import MEANING, meaning
 from forethought.records import Attempt, Label, Verdict
@@ -78,6 +78,16 @@ def check_run(path: Path, limits: Limits, baseline: Path | None = None) -> list[
         what = "over-refusal (refused, benign and borderline prompts)"
         lines += _lines(what, judge, now, before, _needless, limits.max_over_refusal, limits)
     return lines
+
+
+def needless_refusals(path: Path, judge: str | None = None) -> tuple[str, Rate] | None:
+    """(a judge that knows refusals, its rate of refusing what deserves an answer and was asked directly), for what is checked without a
+    limit on it; None where no such judge spoke, or no such prompt was asked."""
+    now = read_judged(path)
+    fits = [j for j in now.outcomes if meaning(j) == REFUSALS]
+    name = judge if judge in fits else next(iter(fits), None)
+    found = _needless(now.outcomes[name]) if name else []
+    return (name, clustered(found)) if name and found else None
 
 
 def _judges(now: Judged, named: str | None, kinds: tuple[str, ...]) -> list[str]:

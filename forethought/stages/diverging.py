@@ -9,6 +9,7 @@ from forethought.analysis.divergence.measure import DIRECT, Group, Looked, Posit
 from forethought.analysis.log_odds import thinks
 from forethought.analysis.rates import applies
 from forethought.errors import ForethoughtError
+from forethought.models import is_served
 from forethought.progress import progress
 from forethought.records import Attempt, digest
 from forethought.run import Run, open_run, read_run, run_hash
@@ -48,7 +49,7 @@ def diverge(
     longer the one that was attacked.
     """
     source, target, weights = attacked(attempts_run)
-    if target.name.startswith(("openai:", "scripted:")):
+    if is_served(target.name) or target.name.startswith("scripted:"):
         raise ForethoughtError(
             f"hidden states need the weights, and '{target.name}' has none here. Attack smollm2, hf:ID_OR_PATH or a training run."
         )

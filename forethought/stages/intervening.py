@@ -13,12 +13,13 @@ from forethought.config import ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Done, Flow, Job
 from forethought.judges import JUDGES, Judge, asks_model
+from forethought.models import is_served
 from forethought.records import Attempt, Reply, Sampling
 from forethought.registry import resolve
 from forethought.run import Run, open_run, run_hash
 from forethought.stages.attacking import answered_with
 from forethought.stages.judging import let_speak
-from forethought.stages.shared import attacked, execute
+from forethought.stages.shared import attacked, execute, files_of
 
 
 def causal(
@@ -46,7 +47,7 @@ def causal(
             f"the judge '{asking[0]}' may ask a model. Name one that does not: refusal, learned_harm."
         )
     source, target, weights = attacked(attempts_run)
-    if target.name.startswith("openai:"):
+    if is_served(target.name):
         raise ForethoughtError(
             f"'{target.name}' is behind a server, and a thought cannot surely be put into its mouth. "
             "Attack a local model (smollm2, hf:ID_OR_PATH, a training run) and test that run."
@@ -66,7 +67,14 @@ def causal(
         "judges": judges,
         "sampling": sampling.model_dump(),
     }
-    run = open_run(out, "causal", settings, {"attempts": run_hash(source), **weights}, seed=seed, overwrite=overwrite)
+    run = open_run(
+        out,
+        "causal",
+        settings,
+        {"attempts": run_hash(source), **weights, **files_of(*judges)},
+        seed=seed,
+        overwrite=overwrite,
+    )
     if run.finished:
         return run
     trials = _answers(run, planned, target, sampling, seed)

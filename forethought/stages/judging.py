@@ -10,7 +10,7 @@ from typing import Any
 
 from forethought.attacks import HELPED, needed
 from forethought.config import ModelConfig
-from forethought.errors import ForethoughtError, nearest
+from forethought.errors import ForethoughtError, is_unanswered, nearest
 from forethought.flow import Done, Job
 from forethought.judges import JUDGES, Judge, asks_model
 from forethought.records import Attempt, Verdict
@@ -31,8 +31,8 @@ def judge(
 ) -> Run:
     """Let judges speak on every attempt of an attack run: `verdicts.jsonl` beside it, never into it. Asks no target.
 
-    `model` is behind the judges that ask one, except where `models` names another for a judge. Judges whose model also graded inside
-    the attacks are named in the run's `graded_inside`, for the report to say so.
+    `model` is behind the judges that ask one, except where `models` names another for a judge. Judges that also graded inside the
+    attacks are named in the run's `graded_inside`, for the report to say so.
     """
     source = read_run(attempts_run, "attack")
     named: dict[str, Judge] = {spec: resolve("judge", JUDGES, spec) for spec in judges}
@@ -49,9 +49,9 @@ def judge(
     attempts = source.read("attempts.jsonl", Attempt)
     verdicts = let_speak(run, [(name, speak, a) for name, speak in named.items() for a in attempts], behind, seed)
     unscored = sum(v.score is None for v in verdicts)
-    aimed = graded_inside(source.info["config"], behind)
+    aimed = graded_inside(source.info["config"], named, behind)
     for name in aimed:
-        run.log(aimed_at(name, behind[name].name))
+        run.log(aimed_at(name, behind))
     reasons = Counter(
         f"unscored by {v.judge}, {v.label}{f': {v.error}' if v.error else ''}"[:160]
         for v in verdicts
@@ -88,6 +88,12 @@ def let_speak(
         theirs = {key: job for key, job in planned.items() if job[0] in names}
         jobs = [Job(key, partial(speak, a.prompt, a)) for key, (_, speak, a) in theirs.items() if key not in seen]
         execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(theirs), seed)
+        own = [v for v in verdicts if v.judge in names]
+        if used and own and all(is_unanswered(v.error) for v in own):
+            run.replace("verdicts.jsonl", [v for v in verdicts if v.judge not in names])
+            raise ForethoughtError(
+                f"{used.name} answered none of {len(own)} questions of {', '.join(names)}. The first: {own[0].error}"
+            )
     order = {key: i for i, key in enumerate(planned)}
     verdicts.sort(key=lambda v: order[f"{v.judge}/{v.attempt}"])
     run.replace("verdicts.jsonl", verdicts)
@@ -116,20 +122,27 @@ def models_behind(
     return behind
 
 
-def graded_inside(attacks: Mapping[str, Any], behind: Mapping[str, ModelConfig]) -> list[str]:
-    """The judges whose model also graded inside attacks, so that these were aimed at the verdict. `attacks` are the settings of an
-    attack run, with its `helper` as a model."""
+def graded_inside(attacks: Mapping[str, Any], judges: Iterable[str], behind: Mapping[str, ModelConfig]) -> list[str]:
+    """The judges that had a say inside attacks, so that these were aimed at the verdict: those whose model graded there, and `refusal`,
+    by whose rules an attack that is graded passes over what was refused. `attacks` are the settings of an attack run, with its `helper`
+    as a model."""
     helper = attacks.get("helper")
-    if not isinstance(helper, dict) or not any(HELPED in needed(spec) for spec in attacks["attacks"]):
+    if not any(HELPED in needed(spec) for spec in attacks.get("attacks", ())):
         return []
-    return [judge for judge, model in behind.items() if model.name == helper["name"]]
+    name = helper["name"] if isinstance(helper, dict) else None
+    return [j for j in judges if parse_spec(j)[0] == "refusal" or (j in behind and behind[j].name == name)]
 
 
-def aimed_at(judge: str, model: str) -> str:
+def aimed_at(judge: str, behind: Mapping[str, ModelConfig]) -> str:
     """What to say of such a judge."""
+    if judge not in behind:
+        return (
+            f"note: an answer that the rules of '{judge}' call a refusal gets the lowest grade inside the attacks, so that they are aimed "
+            "at its verdict. Add a judge that is not theirs."
+        )
     return (
-        f"note: '{model}' grades inside the attacks and is behind the judge '{judge}' too, so that they are aimed at its verdict. "
-        "Name another model for the judge."
+        f"note: '{behind[judge].name}' grades inside the attacks and is behind the judge '{judge}' too, so that they are aimed at its "
+        "verdict. Name another model for the judge."
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.analysis.calibration import UNSCORED, Agreement, agreement, judged_word
-from forethought.analysis.rates import Rate, applies, rate
+from forethought.analysis.rates import Outcome, Rate, applies, clustered
 from forethought.data.files import read_rows
 from forethought.data.human_labels import KINDS, KindName
 from forethought.errors import ForethoughtError
@@ -102,9 +102,13 @@ def count(labels: Path, key: Path) -> tuple[list[HandRate], dict[tuple[str, str]
         words.setdefault((where["run"], where["attempt"]), UNSCORED)
     rates = []
     for run in sorted({run for run, _ in words}):
-        mine = [word for (of, _), word in words.items() if of == run]
-        scored = sum(word != UNSCORED for word in mine)
-        rates += [HandRate(model=run, word=w, rate=rate(mine.count(w), scored, len(mine) - scored)) for w in WORDS]
+        mine = {attempt: word for (of, attempt), word in words.items() if of == run}
+        for word in WORDS:
+            said = (
+                Outcome(a, _prompt(a), "", found["label"], None if w == UNSCORED else w == word)
+                for a, w in mine.items()
+            )
+            rates.append(HandRate(model=run, word=word, rate=clustered(said)))
     return rates, words
 
 
@@ -113,6 +117,7 @@ def agree(words: dict[tuple[str, str], str], judged: Iterable[Path]) -> dict[str
 
     ForethoughtError for a judge run of attempts of which none was drawn."""
     pairs: dict[str, list[tuple[str, str]]] = {}
+    prompts: dict[str, list[str]] = {}
     drawn = {Path(run).resolve(): run for run, _ in words}
     for path in judged:
         run = read_run(path, "judge")
@@ -129,7 +134,13 @@ def agree(words: dict[tuple[str, str], str], judged: Iterable[Path]) -> dict[str
                 said = judged_word(kind, verdict)
                 theirs = said if said == UNSCORED else yes if said == KINDS[kind].yes else f"not {yes}"
                 pairs.setdefault(verdict.judge, []).append((yes if word == yes else f"not {yes}", theirs))
-    return {judge: agreement(found, YES[meaning(judge)][1]) for judge, found in pairs.items()}
+                prompts.setdefault(verdict.judge, []).append(_prompt(verdict.attempt))
+    return {judge: agreement(found, YES[meaning(judge)][1], prompts[judge]) for judge, found in pairs.items()}
+
+
+def _prompt(attempt: str) -> str:
+    """The id of the prompt of the attempt with this id."""
+    return attempt.rsplit("/", 2)[-2]
 
 
 def _read_key(key: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from forethought.analysis.log_odds import NEEDS, refusing, score_flow, thinks
 from forethought.config import ModelConfig, TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job
+from forethought.models import is_served
 from forethought.records import Attempt, Sampling, Score
 from forethought.run import Run, open_run, read_run, run_hash
 from forethought.stages.shared import attacked, execute
@@ -38,7 +39,7 @@ def score(
     gives no likelihoods, or is no longer the one that was attacked.
     """
     source, target, weights = attacked(attempts_run)
-    if target.name.startswith("openai:"):
+    if is_served(target.name):
         raise ForethoughtError(
             f"the score needs likelihoods, which the server behind '{target.name}' does not give. {NEEDS}"
         )

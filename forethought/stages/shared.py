@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from forethought.config import Budget, ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.flow import Done, Job, Model, run_flows
-from forethought.models import check_spec, load_model
+from forethought.models import check_spec, is_served, load_model
 from forethought.models.cache import DiskCache
 from forethought.models.heap import let_go
 from forethought.models.meter import Meter, Metered
 from forethought.progress import progress
 from forethought.records import digest
-from forethought.run import Run, hash_file, read_run, run_hash
+from forethought.run import Run, hash_file, read_run, run_hash, write_json
 
 T = TypeVar("T")
 # Prompts from which the cost of all is estimated.
@@ -34,7 +35,10 @@ def weights_of(*models: ModelConfig) -> dict[str, str]:
     """Content hashes of the training runs among the models, to tie a run to the weights it used. Unknown models are errors."""
     for model in models:
         check_spec(model.name)
-    return {m.name: found for m in models if (found := _content(m.name)) is not None}
+        if model.trained:
+            read_run(model.trained, "train")
+    named = [name for m in models for name in (m.name, m.trained) if name]
+    return {name: found for name in named if (found := _content(name)) is not None}
 
 
 def _content(spec: str) -> str | None:
@@ -59,9 +63,20 @@ def attacked(attempts_run: Path) -> tuple[Run, ModelConfig, dict[str, str]]:
 
 
 def files_of(*specs: str) -> dict[str, str]:
-    """{path: content hash} of the files that specs name: `templates:PATH`, `rubric(path=FILE)`. They are inputs of a run."""
+    """{name: content hash} of the files that specs name, `templates:PATH` or `rubric(path=FILE)`, and of the modules of one's own,
+    `module:function`. They are inputs of a run."""
     named = (word.strip().strip("'\"") for spec in specs for word in re.findall(r"[:=]([^,()+=]+)", spec))
-    return {name: hash_file(path) for name in named if name and (path := Path(name).expanduser()).is_file()}
+    files = {name: hash_file(path) for name in named if name and (path := Path(name).expanduser()).is_file()}
+    modules = {name for spec in specs for name in re.findall(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*", spec)}
+    return files | {name: found for name in sorted(modules) if (found := _code(name)) is not None}
+
+
+def _code(module: str) -> str | None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return hash_file(Path(spec.origin)) if spec and spec.origin and Path(spec.origin).is_file() else None
 
 
 def load(model: ModelConfig) -> Model:
@@ -97,9 +112,10 @@ def execute(
     has been used up is all that stops it.
     """
     models = {role: load(model) for role, model in roles.items()} if jobs else {}
+    _note_models(run, {roles[role].name: model for role, model in models.items()})
     meter = Meter(budget, run.path / "usage.json") if budget and jobs else None
     if meter:
-        models = {r: Metered(m, meter) if roles[r].name.startswith("openai:") else m for r, m in models.items()}
+        models = {r: Metered(m, meter) if is_served(roles[r].name) else m for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
     errors, replies, first = 0, 0, total - len(jobs)
     parts = [jobs[:PILOT], jobs[PILOT:]] if meter and pilot else [jobs]
@@ -131,6 +147,21 @@ def execute(
     finally:
         if cache is not None:
             cache.close()
+
+
+def _note_models(run: Run, models: Mapping[str, Model]) -> None:
+    """Write down what was loaded: revision, numbers and device. ForethoughtError where a run would go on with another revision."""
+    found = {name: about for name, model in models.items() if (about := getattr(model, "about", None))}
+    known = run.info.get("loaded", {})
+    for name, about in found.items():
+        if name in known and known[name]["revision"] != about["revision"]:
+            raise ForethoughtError(
+                f"{name} was revision {known[name]['revision']} when {run.path} was begun and is {about['revision']} now. "
+                "Remove the run to begin anew; hf:ID@REVISION names one for good."
+            )
+    if found and known | found != known:
+        run.info["loaded"] = known | found
+        write_json(run.path / "run.json", run.info)
 
 
 def cache_path(run: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from forethought.policy import load_policy
 from forethought.records import Example
 from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_run, run_hash
-from forethought.stages.shared import unload, weights_of
+from forethought.stages.shared import files_of, unload, weights_of
 from forethought.train import METHODS
 from forethought.train.launch import is_first, wait
+from forethought.train.rows import no_training
 
 
 def train(
@@ -44,11 +46,12 @@ def train(
         if config.init == model:
             settings["init"] = None
     used = [ModelConfig(name=n) for n in (model, config.init) if n]
-    run = _open(out, settings, {**hashes, **weights_of(*used)}, seed, overwrite)
+    run = _open(out, settings, {**hashes, **weights_of(*used), **files_of(config.method)}, seed, overwrite)
     if run.finished:
         return run
     unload()
-    metrics = learn(examples, model, config, run, seed)
+    # A method of one's own may say less.
+    metrics = {**no_training(), "used": len(examples), **learn(examples, model, config, run, seed)}
     labels = Counter(str(e.prompt.label) for e in examples)
     ok, spare = int(metrics["used"]) + int(metrics["held_out"]), int(metrics["spare"])
     counts: dict[str, int] = {"planned": len(examples), "ok": ok, "failed": len(examples) - ok - spare}
@@ -92,8 +95,12 @@ def _open(out: Path, settings: dict[str, Any], inputs: dict[str, str], seed: int
 
 def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any]) -> Run:
     if is_first():
+        if not (run.path / "model").is_dir():
+            raise ForethoughtError(f"the method left no model: it must write one to {run.path / 'model'}.")
         outputs = [str(p.relative_to(run.path)) for p in sorted((run.path / "model").iterdir()) if p.is_file()]
         outputs += [name for name in ("losses.jsonl", "elicited.jsonl") if (run.path / name).exists()]
         run.finish(counts, outputs, metrics=metrics)
+        # Not before: a kill while outputs are hashed would leave nothing to go on from.
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     wait()
     return run if is_first() else read_run(run.path, "train")

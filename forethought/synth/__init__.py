@@ -31,7 +31,7 @@ SYNTHESIZERS: dict[str, Entry] = {
     ),
     "rational": Entry(
         "forethought.synth.rational:rational",
-        "the model's own rationale, asked for by a self-check prompt that fits the label (RATIONAL-style)",
+        "the model's own rationale, led line by line, or (server, form=free) asked for by a prompt that fits the label (RATIONAL-style)",
         paper="arXiv 2503.05021",
     ),
     "policy": Entry(

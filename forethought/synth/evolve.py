@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from forethought.errors import AskFailed
+from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Rng
 from forethought.records import Example, Message, Messages, Prompt, Rejected
 from forethought.styles import EVOLUTION, style
@@ -32,6 +32,10 @@ def evolve(example: Example, n: int, how: Rewrite, demonstrations: str | None = 
     rng = yield Rng(stream=0)
     assert isinstance(rng, random.Random)
     framed = how == "frame" or (how == "auto" and (yield from can_choose("helper")))
+    if framed and demonstrations:
+        raise ForethoughtError(
+            "frames are put around the request by rule and read no demonstrations: add rewrite=model."
+        )
     for name in rng.sample(EVOLUTION, min(n, len(EVOLUTION))):
         try:
             if framed:

@@ -18,7 +18,7 @@ from forethought.chat import split
 from forethought.config import describe_validation
 from forethought.data.files import Row, read_rows
 from forethought.data.public import is_about_minors
-from forethought.errors import ForethoughtError, nearest
+from forethought.errors import ForethoughtError, first_line, nearest
 from forethought.policy import Policy
 from forethought.records import LABELS, Decision, Example, Label, Message, Prompt, Rejected, make_prompt
 from forethought.refusals import classify
@@ -57,7 +57,12 @@ def import_rows(form: str, path: Path, policy: Policy, label: Label | None = Non
             path.stem,
             **{k: str(v) for k, v in fields.items()},
         )
-        yield number, [_judge(prompt, thought, answer, declined, form, policy)]
+        record = _judge(prompt, thought, answer, declined, form, policy)
+        try:
+            record.model_dump_json()  # fails for half a surrogate pair, which no run could write
+        except ValueError as error:
+            raise ForethoughtError(f"{path.name}, row {number}: {first_line(error)}") from error
+        yield number, [record]
 
 
 def _judge(

@@ -20,8 +20,9 @@ from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Care, Reject
 from forethought.synth.evolve import Rewrite
+from forethought.synth.guard import Guard
 from forethought.synth.outline import load_guidelines
-from forethought.synth.reasoned import Draft, Form, Guard, Plan, instructions, synthesize
+from forethought.synth.reasoned import Draft, Form, Plan, instructions, synthesize
 
 SCORES = re.compile(r"\s*compliance:\s*(\d{1,2})\s*\n\s*relevance:\s*(\d{1,2})\s*\n\s*accuracy:\s*(\d{1,2})\s*", re.I)
 CRITERIA = ("compliance", "relevance", "accuracy")

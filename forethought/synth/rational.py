@@ -18,8 +18,9 @@ from forethought.records import Decision, Example, Prompt
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import Care, plain_refusals
 from forethought.synth.evolve import Rewrite
+from forethought.synth.guard import Guard
 from forethought.synth.outline import load_guidelines
-from forethought.synth.reasoned import Form, Guard, Plan, instructions, synthesize
+from forethought.synth.reasoned import Form, Plan, instructions, synthesize
 
 
 def rational(

@@ -21,12 +21,12 @@ from forethought.replies import reply_of
 from forethought.synth import Made
 from forethought.synth.common import PACKAGE, Care, Reject, answer_to, reasoned_refusal, repeats_run
 from forethought.synth.evolve import Rewrite, evolve
+from forethought.synth.guard import Guard, guard_check
 from forethought.synth.outline import Guidelines, follow
 from forethought.synth.restate import RULE, Intent, restate
-from forethought.synth.teacher import blind_decision, can_choose, near, rank, violated, write_freely
+from forethought.synth.teacher import blind_decision, is_led, near, rank, violated, write_freely
 
 Form = Literal["auto", "free", "outline"]
-Guard = Literal["plain", "llama_guard"]
 THOUGHT_WORDS = (8, 600)
 
 
@@ -71,7 +71,7 @@ def synthesize(plan: Plan, prompt: Prompt, rng: random.Random) -> Flow[Made]:
     """The best of `plan.samples` drafts as an Example, or why there is none."""
     wanted = plan.policy.decide(prompt)
     try:
-        led = plan.form == "outline" or (plan.form == "auto" and (yield from can_choose(plan.role)))
+        led = yield from is_led(plan.role, {"auto": None, "outline": True, "free": False}[plan.form])
         category = (yield from violated(prompt, plan.policy)) if wanted != "answer" else near(prompt, plan.policy)
         if wanted == "refuse" and category is None:
             raise Reject("no category of the policy is refused")
@@ -211,21 +211,6 @@ def helpful_check(prompt: Prompt, answer: str) -> Flow[None]:
 
 def _without_content(messages: Messages) -> Messages:
     return (*messages[:-1], messages[-1].model_copy(update={"content": "Hello."}))
-
-
-def guard_check(prompt: Prompt, answer: str, form: Guard) -> Flow[None]:
-    """Raises Reject unless the guard calls the answer safe; a guard that says neither has not said safe."""
-    if form == "llama_guard":
-        # Its own template makes the instructions from the conversation.
-        turns = fill_messages(read_prompt(PACKAGE, "guarded"), request=prompt.request, answer=answer)
-    else:
-        turns = fill_messages(read_prompt(PACKAGE, "guard"), request=prompt.request, answer=answer)
-    reply = yield from reply_of(Ask("guard", turns, sampling=Sampling(max_tokens=512)))
-    first = (reply.text.strip().splitlines() or [""])[0].strip("\"'*. ").lower()
-    if first not in ("safe", "unsafe"):
-        raise Reject("guard gives no verdict", reply.text[:200])
-    if first == "unsafe":
-        raise Reject("guard calls the answer unsafe", answer[:200])
 
 
 def _oddness(thought: str) -> float:

@@ -16,6 +16,7 @@ from forethought.records import Example, Prompt, Rejected
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import Care, Reject, answer_to, plain_refusals
 from forethought.synth.evolve import Rewrite, evolve
+from forethought.synth.guard import Guard, guard_check
 
 
 def refusal(
@@ -23,10 +24,11 @@ def refusal(
     max_tokens: int = 96,
     answers: Annotated[int, Field(ge=1)] = 1,
     care: Care = "own",
+    guard: Guard | None = None,
     variants: Annotated[int, Field(ge=0, le=6)] = 0,
     rewrite: Rewrite = "auto",
 ) -> Synthesizer:
-    """`max_tokens`, `answers`, `care` and `variants` as in `scot`, for a baseline on the same questions."""
+    """`max_tokens`, `answers`, `care`, `guard` and `variants` as in `scot`, for a baseline on the same questions."""
 
     def synthesize(prompt: Prompt) -> Flow[Made]:
         decision = policy.decide(prompt)
@@ -38,6 +40,9 @@ def refusal(
                 answer = rng.choice(plain_refusals())
             else:
                 answer, *check = yield from answer_to(prompt, policy, decision, rng, max_tokens, answers, care)
+            if guard:
+                yield from guard_check(prompt, answer, guard)
+                check.append("guard calls the answer safe")
         except Reject as reject:
             return [Rejected(prompt=prompt, method="refusal", reason=reject.reason, detail=reject.detail)]
         example = Example(

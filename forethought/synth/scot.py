@@ -5,7 +5,7 @@ assembles the thought; benign answers are the target's own. `template=rules` wri
 paper does (its two rule sets ship as the policies `scot_v1` and `scot_v2`); `template=short` (ours) only names the rule that decides,
 for models too small to learn from long lists, and `template=reversed` (ours) is its ablation: the decision comes before the request is
 restated. A strong teacher gives the metadata as JSON, a weak one step by step. Our fill-in: the
-wording, the `support` decision and the checks on the intent.
+wording, also of refusals, the `support` decision and the checks on the intent.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_first, reasoned_refusal
 from forethought.synth.evolve import Rewrite, evolve
+from forethought.synth.guard import Guard, guard_check
 from forethought.synth.restate import PREFIX, RULE, restate
-from forethought.synth.teacher import NEUTRAL, can_choose, check_label, rank, violated
+from forethought.synth.teacher import NEUTRAL, check_label, is_led, rank, violated
 
 Ways = Literal["auto", "json", "steps"]
 # Of a strong teacher's JSON, and of one that is led: only the latter is held against the request's own words.
@@ -54,6 +55,7 @@ def scot(
     answers: Annotated[int, Field(ge=1)] = 1,
     care: Care = "own",
     verify: bool = False,
+    guard: Guard | None = None,
     variants: Annotated[int, Field(ge=0, le=6)] = 0,
     rewrite: Rewrite = "auto",
     demonstrations: str | None = None,
@@ -64,6 +66,7 @@ def scot(
 
     `metadata`: `json` asks for all of it in one reply, `steps` leads the teacher, `auto` leads local models. `verify` rejects prompts
     whose label the teacher, not shown it, disagrees with: for a strong teacher; one of 135M parameters would throw good rows away.
+    `guard` asks the guard about the answer, in the form that it reads.
 
     `variants` adds that many rewritings of each question, each in a style of its own (the paper: 1), all sharing its thought and
     answer: `rewrite` and `demonstrations` (a file of `forethought styles choose`) as in `evolve`.
@@ -76,7 +79,7 @@ def scot(
         try:
             if verify:
                 yield from check_label(prompt, policy, decision)
-            led = metadata == "steps" or (metadata == "auto" and (yield from can_choose("teacher")))
+            led = yield from is_led("teacher", {"auto": None, "steps": True, "json": False}[metadata])
             if led:
                 found = yield from ask_in_steps(prompt, policy, decision, tries, candidates, template == "rules")
             else:
@@ -90,6 +93,8 @@ def scot(
                 answer, check = reasoned_refusal(drawn.random(), category.name), "refusal names the rule"
             else:
                 answer, check = yield from answer_to(prompt, policy, decision, drawn, max_tokens, answers, care)
+            if guard:
+                yield from guard_check(prompt, answer, guard)
         except Reject as reject:
             return [Rejected(prompt=prompt, method="scot", reason=reject.reason, detail=reject.detail)]
         reasoning, decisive = WRITERS[template](policy, found, category, decision, drawn)
@@ -109,6 +114,7 @@ def scot(
                 *(("teacher agrees with the label",) if verify else ()),
                 "intent by rule" if found.sample == RULE else INTENT_CHECKS[led],
                 check,
+                *(("guard calls the answer safe",) if guard else ()),
             ),
         )
         return (yield from evolve(example, variants, rewrite, demonstrations))
@@ -142,7 +148,8 @@ def ask_in_steps(
 
 
 def ask_for_json(prompt: Prompt, policy: Policy, decision: Decision, tries: int) -> Flow[Metadata]:
-    """All metadata in one JSON reply, as in the paper; a prompt that is to be answered has its intent summarised only.
+    """All metadata but the refusal's words in one JSON reply, as in the paper (which has them from the teacher too); a prompt that is to
+    be answered has its intent summarised only.
 
     Raises Reject with the last fault after `tries` replies: broken JSON, an unknown category, a bad intent.
     """
@@ -218,7 +225,7 @@ def rules_thought(
     policy: Policy, found: Metadata, category: Category | None, decision: Decision, rng: random.Random
 ) -> tuple[str, str]:
     """(thought, its decisive part): filler, opening, intent, a yes with a reason or a no for each rule in the policy's order, and a
-    conclusion."""
+    conclusion. All but the first two is decisive."""
     opening = fill(rng.choice(read_lines(PACKAGE, "scot_openings")), intent=found.intent)
     filler = rng.choice(("", "", *read_lines(PACKAGE, "scot_fillers")))
     lines = []
@@ -229,7 +236,9 @@ def rules_thought(
             lines.append(f"- {c.name}: {said}")
     name = category.name if category else "no rule"
     conclusion = fill(rng.choice(read_lines(PACKAGE, f"scot_conclusions_{decision}")), category=name)
-    return "\n".join([f"{filler} {opening}".strip(), *lines, conclusion]), conclusion
+    # The first yes decides, not what is concluded from it.
+    decisive = "\n".join([*lines, conclusion])
+    return f"{filler} {opening}".strip() + f"\n{decisive}", decisive
 
 
 WRITERS = {"rules": rules_thought, "short": short_thought, "reversed": reversed_thought}

@@ -16,8 +16,9 @@ from forethought.records import Decision, Prompt
 from forethought.synth import Made, Synthesizer
 from forethought.synth.common import Care
 from forethought.synth.evolve import Rewrite
+from forethought.synth.guard import Guard
 from forethought.synth.outline import Clause, Guidelines, as_instructions, load_guidelines
-from forethought.synth.reasoned import Form, Guard, Plan, instructions, synthesize
+from forethought.synth.reasoned import Form, Plan, instructions, synthesize
 
 BARE = Guidelines(
     name="none",

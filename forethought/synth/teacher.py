@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from forethought.chat import CLOSE, OPEN
-from forethought.errors import AskFailed
+from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Choose, Flow, Logprobs, RoleName
 from forethought.policy import Category, Policy
 from forethought.prompts import fill_messages, read_prompt
@@ -66,6 +66,19 @@ def can_choose(role: RoleName) -> Flow[bool]:
             raise
         return False
     return True
+
+
+def is_led(role: RoleName, asked: bool | None) -> Flow[bool]:
+    """Whether the role's model is led step by step: as `asked`, or where that is None if it gives log-probabilities. ForethoughtError
+    where it is to be led and gives none."""
+    if asked is False:
+        return False
+    able = yield from can_choose(role)
+    if asked and not able:
+        raise ForethoughtError(
+            f"the {role} is behind a server, which gives no likelihoods, and cannot be led. Leave that option out."
+        )
+    return able
 
 
 def violated(prompt: Prompt, policy: Policy) -> Flow[Category | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from forethought.chat import Encoded, check_rows, encode_example, stop_ids
+from forethought.chat import Encoded, check_channels, check_rows, encode_example, opens_thought, render_prompt, stop_ids
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import locate_weights
-from forethought.models.hf import from_source, load_tokenizer, load_weights
+from forethought.models.hf import from_source, load_tokenizer, load_weights, own_tokenizer
 from forethought.models.precision import computed_in
 from forethought.records import Example
 from forethought.run import Run
@@ -58,7 +59,8 @@ def open_base(name: str, init: str | None) -> Base:
             raise ForethoughtError(
                 f"init '{init}' is no adapter of '{name}'. Whole weights are trained as model={init}."
             )
-    tokenizer = load_tokenizer(source)
+    tokenizer = own_tokenizer(adapter) or load_tokenizer(source)
+    check_channels(tokenizer)
     layout = from_source(AutoConfig, source)
     try:
         ends = from_source(GenerationConfig, source).eos_token_id
@@ -80,6 +82,11 @@ def encode(base: Base, examples: Sequence[Example], config: TrainConfig, run: Ru
     )
     if len(rows) < len(examples) and is_first():
         run.log(f"{len(examples) - len(rows)} of {len(examples)} rows are longer than max_length and are left out")
+    bare = sum(e.reasoning is None for e in examples)
+    if bare and is_first() and opens_thought(render_prompt(base.tokenizer, examples[0].prompt.messages)):
+        note = f"note: the chat template opens a thought, which {bare} of {len(examples)} rows teach to close at once."
+        run.log(note)
+        sys.stderr.write(note + "\n")
     return rows
 
 
@@ -142,6 +149,11 @@ def with_adapter(
         task_type="CAUSAL_LM",
         **where,
     )
+    experts = {n.rpartition(".")[2] for n, w in model.named_parameters() if w.dim() == 3 and ".experts." in n}
+    if experts:
+        sys.stderr.write(
+            f"note: of the experts {', '.join(sorted(experts))} are one tensor each, get no LoRA and stay as they are.\n"
+        )
     return get_peft_model(model, lora)
 
 

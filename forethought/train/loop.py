@@ -22,7 +22,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from forethought.chat import Encoded
 from forethought.config import TrainConfig
 from forethought.errors import ForethoughtError
-from forethought.models.hf import quiet
+from forethought.models.hf import copy_processor, quiet
 from forethought.models.precision import INSTEAD, computed_in
 from forethought.run import Run, explain_disk
 from forethought.train.base import REFERENCE, Base, load_trained, with_adapter
@@ -262,11 +262,12 @@ def fit(trainer: Any, base: Base, run: Run, *, used: int, spare: int = 0, **extr
     if is_first():
         with explain_disk():
             base.tokenizer.save_pretrained(run.path / "model")
+            if (run.path / "model" / "config.json").exists():  # Whole weights.
+                copy_processor(base.source, run.path / "model")
             (run.path / "model" / "training_args.bin").unlink(missing_ok=True)  # A pickle, with paths of this machine.
             (run.path / "losses.jsonl").write_text(
                 "".join(json.dumps(h, sort_keys=True) + "\n" for h in history), encoding="utf-8"
             )
-        shutil.rmtree(folder, ignore_errors=True)
     wait()
     data: list[Element] = trainer.train_dataset
     return {

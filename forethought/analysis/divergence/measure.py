@@ -55,7 +55,8 @@ class Spot(Record):
 class Looked(Record):
     """An attack against the source (what was asked directly, harmful and benign) at `layer`, which is entered at `depth` of all blocks.
 
-    `rows` counts the states of each label, `missing` the attempts without one. The map's two axes show `shown` of the source's variance;
+    `rows` counts the states of each label, `goals` the requests they are of, `missing` the attempts
+    without one. The map's two axes show `shown` of the source's variance;
     distances and probe work in dimensions that keep `kept` of the variance of source and attack. For the attack `direct` the rows are the
     source itself and the other labels that were asked directly, and `floors` say how far apart its halves lie.
     """
@@ -65,6 +66,7 @@ class Looked(Record):
     layer: int
     attack: str
     rows: dict[str, int]
+    goals: dict[str, int]
     missing: dict[str, int]
     shown: float
     kept: float
@@ -110,6 +112,7 @@ def look(at: Standpoint, attack: str, target: Mapping[str, Group], seed: int) ->
         layer=at.layer,
         attack=attack,
         rows={label: len(g.goals) for label, g in shown.items()},
+        goals={label: len(set(g.goals)) for label, g in shown.items()},
         missing={label: g.missing for label, g in shown.items() if g.missing},
         shown=tidy(at.shown),
         kept=tidy(space.share()),

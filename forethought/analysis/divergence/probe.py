@@ -9,7 +9,7 @@ import numpy as np
 from forethought.analysis.divergence.classify import FOLDS, Ints, folds, held_out, numbered
 from forethought.analysis.divergence.distance import LEAST, Side, relabelled, tidy
 from forethought.analysis.divergence.subspace import Array, Rows
-from forethought.analysis.rates import Rate, rate
+from forethought.analysis.rates import Outcome, Rate, clustered
 from forethought.analysis.resampling import ratio_interval
 from forethought.analysis.roc import Auroc, Sides, auroc, auroc_of
 from forethought.records import Record
@@ -66,13 +66,18 @@ def transfer(source: Mapping[str, Side], target: Mapping[str, Side], rng: np.ran
     found = {label: of(side) for label, side in target.items()}
     harmful, benign = (_scored(target.get(label), found.get(label)) for label in (HARMFUL, BENIGN))
     direct = _scored(source[BENIGN], of(source[BENIGN]))
-    called = {label: rate(int((m[:, 0] > 0).sum()), len(m), 0) for label, m in found.items() if len(m)}
+    called = {label: _called(target[label], m[:, 0]) for label, m in found.items() if len(m)}
     return Transfer(
         auroc=auroc_of(Sides(harmful, benign)) if harmful and benign else None,
         against_direct=auroc_of(Sides(harmful, direct)) if harmful else None,
         called_harmful=called,
         shuffled=_spread(found[HARMFUL][:, 1:], found[BENIGN][:, 1:]) if harmful and benign else None,
     )
+
+
+def _called(side: Side, margins: Array) -> Rate:
+    """The share of rows on the probe's harmful side, its interval by goal."""
+    return clustered(Outcome(str(i), goal, "", "harmful", bool(margins[i] > 0)) for i, goal in enumerate(side.goals))
 
 
 def _scored(side: Side | None, margins: Array | None) -> list[tuple[str, float | None]]:
