@@ -1,7 +1,6 @@
 """A fast stand-in for a chat server: `python -m bench.standin LATENCY_SECONDS CONCURRENCY` prints its port when it listens.
 
 It answers every request with the same words after a fixed time, at most CONCURRENCY of them at once, as a server with so many slots does.
-`GET /count` says how many it has answered.
 """
 
 from __future__ import annotations
@@ -21,24 +20,18 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d
 
 
 async def serve(latency: float, concurrency: int) -> None:
-    slots, answered = asyncio.Semaphore(concurrency), 0
+    slots = asyncio.Semaphore(concurrency)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal answered
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 at = head.lower().find(b"content-length:")
                 if at >= 0:
                     await reader.readexactly(int(head[at + 15 : head.find(b"\r\n", at)]))
-                if head.startswith(b"GET"):
-                    body = str(answered).encode()
-                else:
-                    async with slots:
-                        await asyncio.sleep(latency)
-                    answered += 1
-                    body = BODY
-                writer.write(HEAD % len(body) + body)
+                async with slots:
+                    await asyncio.sleep(latency)
+                writer.write(HEAD % len(BODY) + BODY)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 

@@ -8,14 +8,15 @@ from typing import Any
 
 
 def load_plain() -> tuple[Any, Any, list[int]]:
-    """(tokenizer, model, ids that end a reply) as transformers loads them."""
+    """(tokenizer, model, ids that end a reply) as one loads them without us: `load_weights` also sets how memory is kept."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from forethought.chat import stop_ids
     from forethought.models.embedded import embedded_path
 
-    path = embedded_path()
-    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path).eval()
+    path = str(embedded_path())
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
     eos = model.generation_config.eos_token_id if model.generation_config else None
     return tokenizer, model, sorted(stop_ids(tokenizer, eos))
 

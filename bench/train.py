@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import alone, best_matmul_rate, save
+from bench.static import load_plain
 
 RATE, RANK = 5e-4, 32
 
@@ -65,23 +66,13 @@ def ours(n: int, batch: int, lora: bool, dtype: str = "float32", once: bool = Tr
 def encoded(n: int) -> list[Any]:
     from forethought.chat import check_rows, stop_ids
 
-    tokenizer, _ = _plain()
+    tokenizer, _, _ = load_plain()
     return check_rows(
         tokenizer,
         ((e.prompt.messages, e.reasoning, e.answer, e.decisive) for e in examples(n)),
         stop_ids(tokenizer),
         1024,
     )
-
-
-def _plain() -> tuple[Any, Any]:
-    """As one loads it without us: `load_weights` also sets how memory is kept."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from forethought.models.embedded import embedded_path
-
-    path = str(embedded_path())
-    return AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path, dtype="float32")
 
 
 def _rated(n: int, seconds: float, loss: float, steps: int) -> dict[str, Any]:
@@ -98,7 +89,7 @@ def trl(n: int, batch: int, lora: bool, tuned: bool) -> dict[str, Any]:
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    tokenizer, model = _plain()
+    tokenizer, model, _ = load_plain()
     rows = encoded(n)
     data = Dataset.from_list(
         [
@@ -132,7 +123,7 @@ def trl(n: int, batch: int, lora: bool, tuned: bool) -> dict[str, Any]:
 def ceiling(lora: bool) -> dict[str, Any]:
     """Tokens a second if only the weights' products took time: 2N forward, 2N for the gradient of what goes in, 2N for that of the
     weights, which LoRA does not need."""
-    _, model = _plain()
+    _, model, _ = load_plain()
     count = sum(p.numel() for p in model.parameters())
     rate = best_matmul_rate()
     return {"gflops": round(rate / 1e9, 1), "rate": round(rate / ((4 if lora else 6) * count), 1)}

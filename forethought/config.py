@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -12,6 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import Label, Record, Sampling
 from forethought.registry import read_value
+
+M = TypeVar("M", bound=BaseModel)
+Dtype = Literal["float32", "bfloat16"]
 
 
 class DataConfig(Record):
@@ -36,7 +39,7 @@ class ModelConfig(Record):
 
     name: str
     system: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     concurrency: int = Field(default=32, ge=1, exclude=True)
     think: bool = False
     trained: str | None = None
@@ -60,7 +63,7 @@ class SynthConfig(Record):
 
     method: str
     prompts: str = "train"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     teacher: str | None = None
     guard: str | None = None
     helper: str | None = None
@@ -108,7 +111,7 @@ class TrainConfig(Record):
     validation: float = Field(default=0.05, ge=0, lt=1)
     save_steps: int = Field(default=20, ge=1)
     gradient_checkpointing: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     seed: int | None = None
 
     @model_validator(mode="after")
@@ -148,7 +151,7 @@ class AttackConfig(Record):
     labels: tuple[Label, ...] = ("harmful", "benign")
     sampling: Sampling = Sampling()
     samples: int = Field(default=1, ge=1)
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", exclude=True)
+    dtype: Dtype = Field(default="float32", exclude=True)
 
     @model_validator(mode="after")
     def _samples_differ(self) -> AttackConfig:
@@ -164,7 +167,7 @@ class JudgeConfig(Record):
     judges: tuple[str, ...] = ("refusal",)
     model: str | None = None
     models: dict[str, str] = Field(default_factory=dict)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
 
 class ScoreConfig(Record):
@@ -273,10 +276,7 @@ def load_experiment(path: str | Path, overrides: list[str]) -> Experiment:
         raise ForethoughtError(f"'{path}' is not an experiment: it must be a YAML mapping.")
     for override in overrides:
         apply_override(raw, override)
-    try:
-        return Experiment.model_validate(raw)
-    except ValidationError as error:
-        raise ForethoughtError(f"'{path}': {describe_validation(error, Experiment)}") from error
+    return validated(Experiment, raw, f"'{path}'")
 
 
 class _NoKeyTwice(yaml.SafeLoader):
@@ -337,6 +337,15 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             raise ForethoughtError(f"cannot override '{key}': '{parent}' holds a value, not keys.")
         node = child
     node[last] = read_value(value)
+
+
+def validated(kind: type[M], raw: Any, where: str = "") -> M:
+    """`raw` as a record of `kind`; ForethoughtError, behind `where`, names the first field at fault."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        said = describe_validation(error, kind)
+        raise ForethoughtError(f"{where}: {said}" if where else said) from error
 
 
 def describe_validation(error: ValidationError, model: type[BaseModel]) -> str:

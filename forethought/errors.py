@@ -18,8 +18,8 @@ class AskFailed(Exception):
     `kind` is one of `too_long` (the prompt does not fit the model), `bad_prompt` (the chat template cannot render it),
     `refused_by_server` (the server rejected this request), `bad_reply` (the server's reply could not be read), `unsupported` (this
     model cannot do it), `search_failed` (a search over the weights broke off), `not_applicable` (an attack has nothing to do on this
-    prompt, its attacker wrote nothing of use, or it needs weights that are not at hand) or `ungraded` (not one reply could be graded inside
-    an attack).
+    prompt, its attacker wrote nothing of use, or it needs weights that are not at hand), `ungraded` (not one reply could be graded inside
+    an attack) or `bad_rewrite` (a request rewritten in a style could not be used).
     """
 
     def __init__(self, kind: str, message: str) -> None:

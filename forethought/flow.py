@@ -1,7 +1,7 @@
 """Flows: generators that yield asks and receive replies, and the driver that runs thousands of them at once.
 
 An author writes straight-line code; the driver hands every ask to its role's model as soon as it is yielded and sends the
-reply back as soon as it is there. No barrier, no waiting for the slowest. See DESIGN in docs/design.md.
+reply back as soon as it is there. No barrier, no waiting for the slowest. See docs/design.md, Shape.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from forethought.config import describe_validation, read_yaml
+from forethought.config import read_yaml, validated
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import Decision, Prompt, Record, digest
 
@@ -125,10 +125,7 @@ def load_policy(name: str) -> Policy:
                 f"no policy '{name}': neither a shipped policy nor a file.{nearest(name, shipped())}"
             )
         text = path.read_bytes()
-    try:
-        return Policy.model_validate(read_yaml(name, text))
-    except ValidationError as error:
-        raise ForethoughtError(f"policy '{name}': {describe_validation(error, Policy)}") from error
+    return validated(Policy, read_yaml(name, text), f"policy '{name}'")
 
 
 def warnings(policy: Policy) -> list[str]:

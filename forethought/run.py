@@ -142,7 +142,7 @@ def open_run(
 def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bool) -> dict[str, Any] | None:
     """What `run.json` says of a run of these settings; None where one may be made, in place of what is there."""
     if (path / "run.json").exists():
-        info = _read_info(path)
+        info = read_info(path)
         if info["identity"] == identity:
             return info
         if not overwrite and not _is_bare(path):
@@ -165,9 +165,7 @@ def locate(path: str | Path, run: Path) -> Path:
 def read_run(path: str | Path, command: str | None = None) -> Run:
     """A finished run whose outputs still hash as when it finished. Raises ForethoughtError otherwise."""
     path = Path(path)
-    if not (path / "run.json").exists():
-        raise ForethoughtError(f"{path} holds no run (no run.json).")
-    info = _read_info(path)
+    info = read_info(path)
     if command is not None and info["command"] != command:
         raise ForethoughtError(f"{path} is a run of '{info['command']}', not of '{command}'.")
     if info["status"] != "finished":
@@ -180,11 +178,27 @@ def read_run(path: str | Path, command: str | None = None) -> Run:
     return Run(path, info)
 
 
+def new_folder(out: Path) -> Path:
+    """A new or empty folder. ForethoughtError where it holds anything, which is never written over."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ForethoughtError(f"{out} is not an empty folder. Choose another with --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
 def read_info(path: str | Path) -> dict[str, Any]:
     """What a run directory says of itself, finished or not. ForethoughtError where it holds no run."""
-    if not (Path(path) / "run.json").exists():
+    file = Path(path) / "run.json"
+    if not file.exists():
         raise ForethoughtError(f"{path} holds no run (no run.json).")
-    return _read_info(Path(path))
+    try:
+        info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        broken = not {"identity", "status", "command"} <= info.keys()
+    except (ValueError, AttributeError):
+        broken = True
+    if broken:
+        raise ForethoughtError(f"{file} cannot be read. Remove the directory and make the run again.")
+    return info
 
 
 def run_hash(run: Run) -> str:
@@ -296,21 +310,7 @@ def hardware() -> dict[str, Any]:
 
 def _is_bare(path: Path) -> bool:
     """Whether a run stopped before it wrote anything but its own description."""
-    return {p.name for p in path.iterdir()} <= {"run.json", "log.txt", LOCK} and _read_info(path)[
-        "status"
-    ] != "finished"
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return info if {"identity", "status", "command"} <= info.keys() else _broken(path)
-    except (ValueError, AttributeError):
-        return _broken(path)
-
-
-def _broken(path: Path) -> dict[str, Any]:
-    raise ForethoughtError(f"{path / 'run.json'} cannot be read. Remove the directory and make the run again.")
+    return {p.name for p in path.iterdir()} <= {"run.json", "log.txt", LOCK} and read_info(path)["status"] != "finished"
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -18,14 +18,17 @@ from forethought.analysis.divergence.classify import FOLDS, folds, held_out, num
 from forethought.analysis.divergence.distance import Side, distance, floor, kernel_sample, relabelled
 from forethought.analysis.divergence.measure import Group, Looked, look, stand
 from forethought.analysis.divergence.probe import projections, transfer
-from forethought.analysis.divergence.rows import map_rows, measured_rows
+from forethought.analysis.divergence.rows import measured_rows
 from forethought.analysis.divergence.subspace import Array, Rows, on_axes, principal, scale_of, scaled
 from forethought.cli import app
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, make_prompt
-from forethought.report.divergence import Divergence, section
+from forethought.report.data import ModelCard, ReportData
 from forethought.report.maps import frame_of, panel
+from forethought.report.section import Gathered
+from forethought.report.sections.divergence import Divergence, divergence, section
+from forethought.report.sources import ModelRuns
 from forethought.run import Run, read_run, write_records
 from forethought.stages import states as on_disk
 
@@ -457,24 +460,43 @@ def reported() -> Divergence:
     return Divergence(model="<b>mine</b>", looks=(asked, looks("persona", target)))
 
 
-def test_the_section_shows_every_attack_and_loads_nothing() -> None:
-    html = section([reported()], {"<b>mine</b>": 1})
-    assert html == section([reported()], {"<b>mine</b>": 1})
+def shown(looked: Divergence, home: Path) -> str:
+    """The section of a page whose second model this is. The same runs give the same bytes."""
+    path = home / "run"
+    path.mkdir()
+    write_records(path / "divergence.jsonl", looked.looks)
+    models = (ModelRuns("other"), ModelRuns(looked.model))
+    models[1].runs["divergence"].append(Run(path, {"status": "finished"}))
+    made = section(gathered(*models))
+    assert made is not None and made == section(gathered(*models))
+    return made.body
+
+
+def gathered(*models: ModelRuns) -> Gathered:
+    data = ReportData(
+        title="t", about="", command="", seed=0, policy="none", reference="other", attacks=(), judges=(), cells=(), pools=(),
+        transcripts=(), models=tuple(ModelCard(name=m.name, base="x") for m in models),
+    )  # fmt: skip
+    return Gathered(data, models)
+
+
+def test_the_section_shows_every_attack_and_loads_nothing(tmp_path: Path) -> None:
+    html = shown(reported(), tmp_path)
     assert "&lt;b&gt;mine" in html and "<b>mine" not in html
     assert all(word in html for word in ("persona", "asked directly", "told apart", "borderline", "n&lt;20"))
     assert html.count('<svg class="map"') == 2 and html.count('class="gauge m1"') == 6
     assert not [word for word in ("<script", "style=", "http", "url(", "nan", "None") if word in html]
     ids = {line.split('"')[0] for line in html.split('id="')[1:]}
     assert ids == {"h-divergence", "asked-0"} and html.count('href="') == html.count('href="#asked-0"') == 1
-    assert section([], {}) == ""
+    assert section(gathered(ModelRuns("m"))) is None
     with pytest.raises(ForethoughtError, match=r"not looked at at depth 0.1, but at \[0.5\]"):
-        section([reported()], {"<b>mine</b>": 1}, 0.1)
+        divergence([reported()], {"<b>mine</b>": 1}, 0.1)
 
 
-def test_few_rows_are_drawn_without_numbers() -> None:
+def test_few_rows_are_drawn_without_numbers(tmp_path: Path) -> None:
     few = {"harmful": group(gauss(3, 12, 3), "h"), "benign": group(gauss(3, 12, 4), "b")}
     asked = reported().looks[0]
-    html = section([Divergence(model="m", looks=(asked, looks("persona", few)))], {"m": 0})
+    html = shown(Divergence(model="m", looks=(asked, looks("persona", few))), tmp_path)
     assert "no number" in html and "n&lt;20" in html
 
 
@@ -492,4 +514,3 @@ def test_flat_rows_hold_every_number() -> None:
     kinds = [row["row"] for row in rows]
     assert kinds.count("distance") == 3 + 5 and kinds.count("floor") == 2
     assert {"probe", "called harmful", "projection"} < set(kinds)
-    assert len(list(map_rows("m", attacked))) == 30

@@ -8,8 +8,8 @@ import random
 import pytest
 
 from forethought.analysis.capability import abilities, standing
-from forethought.analysis.equivalence import Paired, equivalences, score_interval, verdict_of
-from forethought.analysis.rates import rate
+from forethought.analysis.equivalence import Paired, equivalences, verdict_of
+from forethought.analysis.rates import rate, score_interval
 from forethought.errors import ForethoughtError
 from forethought.records import Graded
 

@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     target = ModelConfig(name=f"scripted:{home / 'm.yaml'}", system="Be brief.")
     tried = stages.attack(home / "attack", target, PROMPTS, config)
     judged = stages.judge(home / "judge", tried.path, ["refusal"])
-    return SimpleNamespace(home=home, tried=tried, judged=judged, models=read_models([("m", judged.path)]))
+    return SimpleNamespace(home=home, tried=tried, judged=judged, models=read_models({"m": [judged.path]}))
 
 
 def test_parquet_holds_every_attempt_and_verdict(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_the_command_exports_attack_runs_and_judge_runs(
 
 def test_other_runs_are_refused(made: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ForethoughtError, match="Export judge runs"):
-        read_models([("m", made.judged.path), ("m", made.tried.path)])
+        read_models({"m": [made.judged.path, made.tried.path]})
     with pytest.raises(ForethoughtError, match="holds no run"):
-        read_models([("", tmp_path)])
+        read_models({"m": [tmp_path]})
 
 
 @pytest.mark.skipif(HAS_INSPECT, reason="inspect-ai is installed")

@@ -412,11 +412,11 @@ def test_learned_refusal_on_plain_cases() -> None:
 
 def test_the_shipped_weights_are_whole() -> None:
     from forethought.judges.learned import read_weights
-    from forethought.judges.learned.features import width
+    from forethought.judges.learned.features import FACTS
 
     for name in LEARNED:
         w = read_weights(name)
-        assert len(w.weights) == width(w.vocabulary, w.rules, 384 if w.chars else 0)
+        assert len(w.weights) == len(w.vocabulary) + len(w.rules) + len(FACTS) + (384 if w.chars else 0)
         assert w.band[0] <= w.band[1] and sum(w.sources.values()) >= len(w.fitted) > 100
         size = (Path(learned_home()) / f"{name}.json").stat().st_size
         assert size < 1_000_000

@@ -1,4 +1,4 @@
-"""Imports go up the list only; the core and the report never import torch. See DESIGN, Layout."""
+"""Imports go up the list only; the core and the report never import torch. See docs/extending.md, Which way imports go."""
 
 from __future__ import annotations
 

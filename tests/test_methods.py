@@ -487,7 +487,6 @@ def test_a_plan_refuses_what_the_method_would(changes: dict[str, Any], processes
         config(method="lat", gradient_checkpointing=True)
 
 
-@pytest.mark.slow
 def test_two_processes_reproduce_one(tiny: Path, tmp_path: Path) -> None:
     """`accelerate launch` on two CPU processes: the losses of one process, and one writer."""
     data = synth_run(tmp_path / "data", mixed(16))
@@ -513,7 +512,6 @@ def test_two_processes_reproduce_one(tiny: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "two" / "checkpoints").exists()
 
 
-@pytest.mark.slow
 def test_two_processes_killed_in_the_second_epoch_go_on_with_its_rows(tiny: Path, tmp_path: Path) -> None:
     data, out = synth_run(tmp_path / "data", mixed(64)), tmp_path / "two"
     settings: dict[str, Any] = {"batch_size": 4, "validation": 0, "epochs": 2, "learning_rate": 1e-3, "save_steps": 1}

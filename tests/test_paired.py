@@ -9,7 +9,7 @@ from math import comb
 import pytest
 
 from forethought.analysis.best_of_n import Tally, all_unsafe, any_unsafe, best_of_n, tallies
-from forethought.analysis.paired import Pair, holm, match, mcnemar, paired_difference, sign_flip
+from forethought.analysis.paired import Pair, holm, match, paired_difference, sign_flip
 from forethought.analysis.rates import Outcome, clustered, rate, read_as, together, turned, wilson
 from forethought.analysis.resampling import ratio_interval
 
@@ -25,19 +25,18 @@ def outcomes(rows: str, attack: str = "a") -> list[Outcome]:
 
 
 @pytest.mark.parametrize(("b", "c"), [(b, c) for b in range(6) for c in range(6)])
-def test_mcnemar_is_what_all_signs_give(b: int, c: int) -> None:
+def test_sign_flip_is_what_all_signs_give(b: int, c: int) -> None:
     """By enumeration of all 2^n ways in which the discordant pairs could have fallen."""
     seen, n = abs(b - c), b + c
     sums = [abs(sum(signs)) for signs in product((-1, 1), repeat=n)]
     exact = sum(s >= seen for s in sums) / 2**n
     mid = exact - sum(s == seen for s in sums) / 2**n / 2
-    assert mcnemar(b, c) == pytest.approx((exact, mid))
     assert sign_flip([1] * b + [-1] * c + [0] * 3) == pytest.approx((exact, mid))
 
 
 def test_mcnemar_of_the_published_example() -> None:
     # Fagerland, Lydersen and Laake 2013, table 2 (airway hyper-responsiveness): discordant pairs 1 and 7.
-    assert mcnemar(1, 7) == pytest.approx((0.0703, 0.0391), abs=5e-5)
+    assert sign_flip([1] * 1 + [-1] * 7) == pytest.approx((0.0703, 0.0391), abs=5e-5)
 
 
 def test_sign_flip_of_clusters_of_any_size() -> None:
@@ -54,7 +53,7 @@ def test_twenty_attacks_on_two_prompts_are_two_prompts() -> None:
     """Taken as forty independent pairs the same data would be overwhelming."""
     pairs = [Pair(str(p), True, False) for p in range(2) for _ in range(20)]
     found = paired_difference(pairs)
-    assert mcnemar(40, 0)[1] < 1e-11
+    assert sign_flip([-1] * 40)[1] < 1e-11
     assert (found.n, found.clusters, found.value, found.p) == (40, 2, -1.0, 0.25)
     assert found.low == -1.0 and found.high is not None and found.high > 0
 

@@ -115,10 +115,10 @@ def test_a_restatement_keeps_the_request(request_: str, said: str, keeps: bool) 
 
 def test_own_answers_are_sampled_until_one_will_do() -> None:
     """The greedy answer first; what was wrong with it is said where no sample will do either."""
-    prompt, policy = make_prompt(BREAD, "borderline", "test"), load_policy("default")
+    prompt = make_prompt(BREAD, "borderline", "test")
 
     def drive(said: list[str], tries: int) -> tuple[str, list[tuple[int, float]]]:
-        flow = own_answer(prompt, policy, 40, tries=tries)
+        flow = own_answer(prompt, 40, tries=tries)
         asked: list[tuple[int, float]] = []
         question = next(flow)
         while True:
@@ -196,10 +196,10 @@ def test_a_person_in_need_is_not_said_to_ask_for_what_is_forbidden(tmp_path: Pat
 
 
 def test_an_own_answer_that_was_cut_off_ends_with_its_last_whole_sentence() -> None:
-    prompt, policy = make_prompt(BREAD, "borderline", "test"), load_policy("default")
+    prompt = make_prompt(BREAD, "borderline", "test")
 
     def kept(said: str) -> str:
-        flow = own_answer(prompt, policy, 40)
+        flow = own_answer(prompt, 40)
         next(flow)
         with pytest.raises(StopIteration) as ended:
             flow.send(Reply(text=said, stop="length"))

@@ -54,7 +54,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def made(form: str, path: Path, **options: Any) -> list[Example | Rejected]:
-    return [r for _, rows in import_rows(form, path, POLICY, **options) for r in rows]
+    return list(import_rows(form, path, POLICY, **options))
 
 
 def test_star1_decisions_follow_the_answer_and_the_category(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def test_the_loss_of_rows_held_out_does_not_depend_on_how_many_are_read_at_once(
         assert losses(tmp_path / str(at_once)) == pytest.approx(losses(tmp_path / "4"), rel=1e-5)
 
 
-def bare_trainer(model: Any, rows: list[Any]) -> Any:
+def bare_trainer(model: Any, rows: list[Any], folder: Path) -> Any:
     """The trainer of sft over encoded rows, around a model that is there already."""
-    arguments = loop.make_arguments(len(rows), 1, config(), Path("unused"), 0)
+    arguments = loop.make_arguments(len(rows), 1, config(), folder, 0)
     data = [(row,) for row in rows]
     return sft.TrainedOnly(
         options={}, rows=4, model=model, args=arguments, train_dataset=data, data_collator=loop.collate
@@ -122,7 +122,7 @@ def test_full_training_saves_a_whole_model(tiny: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(before[k], after[k]) for k in before)
 
 
-def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
+def test_loss_is_the_mean_over_trained_tokens(tiny: Path, tmp_path: Path) -> None:
     """The Trainer's loss equals a plain forward over each row alone, with prompt and padding left out."""
     model = AutoModelForCausalLM.from_pretrained(tiny).eval()
     from transformers import AutoTokenizer
@@ -139,14 +139,14 @@ def test_loss_is_the_mean_over_trained_tokens(tiny: Path) -> None:
             if row.mask[i]:
                 total -= float(logits[i - 1, row.ids[i]])
                 count += 1
-    trainer = bare_trainer(model, rows)
+    trainer = bare_trainer(model, rows, tmp_path)
     batch = loop.collate([(r,) for r in rows])
     with torch.no_grad():
         assert float(trainer.compute_loss(model, batch)) == pytest.approx(total / count, rel=1e-5)
     assert (batch["labels"] != loop.IGNORED).sum() == sum(sum(r.mask) for r in rows) == count
 
 
-def test_decision_tokens_weigh_more(tiny: Path) -> None:
+def test_decision_tokens_weigh_more(tiny: Path, tmp_path: Path) -> None:
     """Exactly the tokens of the decisive texts get the weight, and the loss is their weighted sum over the trained count."""
     from transformers import AutoTokenizer
 
@@ -157,7 +157,7 @@ def test_decision_tokens_weigh_more(tiny: Path) -> None:
     assert "".join(heavy.split()) == "Decision:answeransweris"
     assert set(row.mask) == {0.0, 1.0, 8.0}
     model = AutoModelForCausalLM.from_pretrained(tiny).eval()
-    trainer = bare_trainer(model, [row])
+    trainer = bare_trainer(model, [row], tmp_path)
     batch = loop.collate([(row,)])
     with torch.no_grad():
         each = -model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)

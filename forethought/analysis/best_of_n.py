@@ -14,7 +14,7 @@ from math import comb
 from typing import Literal, NamedTuple
 
 from forethought.analysis.rates import Outcome, wilson
-from forethought.analysis.resampling import RESAMPLES, ratio_interval
+from forethought.analysis.resampling import ratio_interval
 from forethought.records import Record
 
 Kind = Literal["safe_of_n", "bon_attack"]
@@ -81,7 +81,7 @@ def tallies(outcomes: Iterable[Outcome], kind: Kind = "bon_attack") -> list[Tall
     return [Tally(scored[t], unsafe[t], unscored[t], t[0]) for t in things]
 
 
-def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int = RESAMPLES, seed: int = 0) -> BestOfN:
+def best_of_n(kind: Kind, found: Sequence[Tally], tries: int) -> BestOfN:
     """The mean over prompts of the estimator for N = `tries`. ValueError for N < 1."""
     chance = ESTIMATORS[kind]
     if tries < 1:
@@ -95,7 +95,7 @@ def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int 
         else None
         for extra in (0, 1)
     ]
-    low, high = _interval([t.prompt for t in kept], values, resamples, seed) or (None, None)
+    low, high = _interval([t.prompt for t in kept], values) or (None, None)
     return BestOfN(
         kind=kind,
         tries=tries,
@@ -109,7 +109,7 @@ def best_of_n(kind: Kind, found: Sequence[Tally], tries: int, *, resamples: int 
     )
 
 
-def _interval(prompts: Sequence[str], values: Sequence[float], resamples: int, seed: int) -> tuple[float, float] | None:
+def _interval(prompts: Sequence[str], values: Sequence[float]) -> tuple[float, float] | None:
     """The wider, on each side, of the bootstrap's over prompts and of Wilson's with prompts for n. Wilson's is safe, since a value between
     0 and 1 varies at most as a yes or no does; the bootstrap alone is far too narrow where few prompts have a value above 0
     (docs/statistics.md)."""
@@ -121,7 +121,7 @@ def _interval(prompts: Sequence[str], values: Sequence[float], resamples: int, s
         sums[prompt or str(i)] += value
         sizes[prompt or str(i)] += 1
     found = wilson(sum(values) / len(values) * len(sizes), len(sizes))
-    drawn = ratio_interval([sums[p] for p in sizes], list(sizes.values()), resamples=resamples, seed=seed) or found
+    drawn = ratio_interval([sums[p] for p in sizes], list(sizes.values())) or found
     assert found is not None and drawn is not None
     return min(found[0], drawn[0]), max(found[1], drawn[1])
 

@@ -43,13 +43,13 @@ class Ability(Record):
     reply_tokens: float = 0.0
 
 
-def abilities(rows: Iterable[Graded], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Ability]:
+def abilities(rows: Iterable[Graded]) -> list[Ability]:
     """Every (task, mode), in the order in which rows first show them."""
     groups: dict[tuple[str, str], list[Graded]] = {}
     for row in rows:
         groups.setdefault((row.task, row.mode), []).append(row)
-    rng = np.random.default_rng(seed)
-    return [_ability(task, mode, members, resamples, rng) for (task, mode), members in groups.items()]
+    rng = np.random.default_rng(0)
+    return [_ability(task, mode, members, rng) for (task, mode), members in groups.items()]
 
 
 def standing(accuracy: Rate, chance: float | None) -> Standing | None:
@@ -86,7 +86,7 @@ def right_or_wrong(row: Graded) -> bool:
     return row.correct is not None or (row.error or "").startswith(UNREADABLE)
 
 
-def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.random.Generator) -> Ability:
+def _ability(task: str, mode: str, rows: list[Graded], rng: np.random.Generator) -> Ability:
     reasons = Counter((row.error or "").partition(":")[0] for row in rows if row.error)
     spent = sum(row.completion_tokens for row in rows) / len(rows)
     base = {"task": task, "mode": mode, "n": len(rows), "reasons": dict(reasons), "reply_tokens": spent}
@@ -98,7 +98,7 @@ def _ability(task: str, mode: str, rows: list[Graded], resamples: int, rng: np.r
             return Ability.model_validate(base)
         sums = np.array([[-sum(r.logprobs or ()), sum(r.tokens or ())] for r in measured])
         total, n = sums.sum(0), len(sums)
-        drawn = draws(n, resamples, rng) @ sums
+        drawn = draws(n, RESAMPLES, rng) @ sums
         low, high = middle(drawn[:, 0] / drawn[:, 1]) or (None, None)
         return Ability.model_validate(
             {

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from forethought.analysis.measures import measure
 from forethought.analysis.paired import Difference, Pair, paired_difference
-from forethought.analysis.rates import Outcome, Rate, by_judge, clustered
+from forethought.analysis.rates import Outcome, Rate, by_judge, clustered, hit_of
 from forethought.analysis.summary import ATTACKED, DIRECT
 from forethought.attacks import beyond_text
 from forethought.attacks.reasoning import thought as closed_thought
@@ -231,8 +231,8 @@ def effects(model: str, trials: Sequence[Trial], verdicts: Iterable[Verdict]) ->
 
 def _row(trial: Trial, control: Trial | None, words: Mapping[str, Verdict], turned: bool) -> _Row:
     def hit(of: Trial | None) -> bool | None:
-        verdict = words.get(of.attempt.id) if of else None
-        return None if verdict is None or verdict.score is None else (verdict.score >= 0.5) != turned
+        said = hit_of(words.get(of.attempt.id)) if of else None
+        return None if said is None else said != turned
 
     return _Row(trial, hit(trial), hit(control), control)
 

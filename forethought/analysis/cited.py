@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from forethought.analysis.rates import Outcome, Rate, clustered
+from forethought.analysis.rates import Outcome, Rate, clustered, turned
 from forethought.data.overlap import normalise
 from forethought.policy import Policy
 from forethought.records import Attempt, Record
@@ -78,9 +78,8 @@ def _row(
             words[phrase(attempt)] += 1
             if one not in (NONE, SEVERAL):
                 right.append(Outcome(outcome.attempt, outcome.prompt, outcome.attack, outcome.label, one == category))
-    refused = [Outcome(o.attempt, o.prompt, o.attack, o.label, None if o.hit is None else not o.hit) for o in outcomes]
     return Refused(
-        model=model, category=category, rate=clustered(refused), right=clustered(right),
+        model=model, category=category, rate=clustered(turned(outcomes)), right=clustered(right),
         cited=dict(said.most_common()), words=dict(words.most_common()),
     )  # fmt: skip
 
@@ -92,11 +91,9 @@ def phrase(attempt: Attempt) -> str:
     return " ".join(text.lower().split()[:6]) if found.label == "refusal" and text else rule.replace("_", " ")
 
 
-def neighbours(
-    refused: Sequence[Attempt], harmless: Sequence[Attempt], most: int = 1
-) -> list[tuple[Attempt, Attempt, float]]:
-    """For each refused request the `most` similar of the harmless ones that share a word with it, and how similar they are, from 0 to 1:
-    the cosine of words weighed by how rare they are (tf-idf), of what is really asked. The nearest first; ties in the order given."""
+def neighbours(refused: Sequence[Attempt], harmless: Sequence[Attempt]) -> list[tuple[Attempt, Attempt, float]]:
+    """For each refused request the most similar of the harmless ones that share a word with it (of ties the first), and how similar it is,
+    from 0 to 1: the cosine of words weighed by how rare they are (tf-idf), of what is really asked."""
     texts = [Counter(normalise(a.prompt.request).split()) for a in (*refused, *harmless)]
     often = Counter(w for words in texts for w in words)
     vectors = []
@@ -115,6 +112,7 @@ def neighbours(
         for word, weight in vector.items():
             for j in index.get(word, ()):
                 sums[j] += weight * others[j][word]
-        best = sorted(sums.items(), key=lambda item: (-item[1], item[0]))[:most]
-        found += [(attempt, harmless[j], similarity) for j, similarity in best]
+        if sums:
+            best, similarity = min(sums.items(), key=lambda item: (-item[1], item[0]))
+            found.append((attempt, harmless[best], similarity))
     return found

@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from forethought.attacks import FAMILIES, load_attack
+from forethought.attacks import FAMILIES, load_attack, sent_unasked
 from forethought.attacks.compose import split_spec
 from forethought.data.overlap import find_leaks, normalise
-from forethought.flow import Rng
-from forethought.records import Messages, Prompt, Record, Sent, make_prompt
+from forethought.records import Messages, Prompt, Record, make_prompt
 from forethought.registry import parse_spec
 
 Met = Literal["seen", "family", "unseen"]
@@ -113,18 +112,11 @@ def wrappers(spec: str) -> set[frozenset[str]]:
 def sent_by(spec: str, request: str, seed: int = 0) -> list[str]:
     """What an attack sends for a request, as text; nothing where it would ask a model first, or does not apply."""
     try:
-        flow = load_attack(spec)[1](make_prompt(request, "harmful", "probe"))
-        question = next(flow)
-        while isinstance(question, Rng):
-            question = flow.send(random.Random(seed))
-        flow.close()
-        return []
-    except StopIteration as stop:
-        sent: list[Sent] = stop.value
-        return [_text(one.messages) for one in sent]
+        sent = sent_unasked(load_attack(spec)[1], make_prompt(request, "harmful", "probe"), lambda: random.Random(seed))
     except Exception:
         # It does not apply, cannot be loaded here, or crashes, as an attack of the user's own may: known by name and style only.
         return []
+    return [_text(one.messages) for one in sent]
 
 
 def _text(messages: Messages) -> str:

@@ -6,14 +6,13 @@ The verdict is that of two one-sided tests (Schuirmann 1987) at 2.5% each: `equi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from forethought.analysis.capability import is_likelihood, right_or_wrong, standing
-from forethought.analysis.rates import Z95, rate
+from forethought.analysis.rates import rate, score_interval
 from forethought.analysis.resampling import draws, middle
 from forethought.errors import ForethoughtError
 from forethought.records import UNREADABLE, Graded, Record
@@ -50,13 +49,7 @@ class Paired(Record):
 
 
 def equivalences(
-    first: Iterable[Graded],
-    second: Iterable[Graded],
-    *,
-    margin: float = 0.03,
-    margin_nll: float = 0.05,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    first: Iterable[Graded], second: Iterable[Graded], *, margin: float = 0.03, margin_nll: float = 0.05
 ) -> list[Paired]:
     """Every (task, mode) that both runs hold, the second model against the first (the untuned one).
 
@@ -74,12 +67,12 @@ def equivalences(
             raise ForethoughtError(
                 f"{' '.join(key)}: the two runs were not asked the same questions. Give both the same data, --take and --seed."
             )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found = []
     for key in shared:
         pairs = [(one[key][id], two[key][id]) for id in one[key]]
         make = _nll if is_likelihood(row for pair in pairs for row in pair) else _accuracy
-        found.append(make(key, pairs, margin_nll if make is _nll else margin, resamples, rng))
+        found.append(make(key, pairs, margin_nll if make is _nll else margin, rng))
     return found
 
 
@@ -92,36 +85,10 @@ def verdict_of(low: float, high: float, margin: float, less_is_better: bool = Fa
     return "undecided"
 
 
-def score_interval(up: float, down: float, n: float) -> tuple[float, float]:
-    """95% score interval of a difference of paired shares (Tango 1998), by bisection: of `n` pairs `up` changed to right, `down` to wrong.
-
-    Unlike a bootstrap it does not shrink to nothing where no answer changed.
-    """
-
-    def statistic(delta: float) -> float:
-        a = 2 * n
-        b = -up - down + (2 * n - up + down) * delta
-        c = -down * delta * (1 - delta)
-        q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-        variance = n * (2 * q + delta * (1 - delta))
-        gap = up - down - n * delta
-        return gap / math.sqrt(variance) if variance > 1e-15 else math.copysign(math.inf, gap) if gap else 0.0
-
-    def edge(inside: float, outside: float) -> float:
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if abs(statistic(middle)) <= Z95 else (inside, middle)
-        return inside
-
-    centre = (up - down) / n
-    return edge(centre, -1.0), edge(centre, 1.0)
-
-
 def _accuracy(
     key: tuple[str, str],
     pairs: Sequence[tuple[Graded, Graded]],
     margin: float,
-    resamples: int,
     rng: np.random.Generator,
 ) -> Paired:
     kept = [(a, b) for a, b in pairs if right_or_wrong(a) and right_or_wrong(b)]
@@ -134,7 +101,7 @@ def _accuracy(
     if not kept:
         return _empty(base)
     change = right[:, 1] - right[:, 0]
-    drawn = middle((draws(len(kept), resamples, rng) @ change[:, None] / len(kept))[:, 0])
+    drawn = middle((draws(len(kept), RESAMPLES, rng) @ change[:, None] / len(kept))[:, 0])
     score = score_interval(int((change > 0).sum()), int((change < 0).sum()), len(change))
     assert drawn is not None
     low, high = min(drawn[0], score[0]), max(drawn[1], score[1])
@@ -154,7 +121,6 @@ def _nll(
     key: tuple[str, str],
     pairs: Sequence[tuple[Graded, Graded]],
     margin: float,
-    resamples: int,
     rng: np.random.Generator,
 ) -> Paired:
     kept = [(a, b) for a, b in pairs if a.logprobs and b.logprobs and a.tokens and b.tokens]
@@ -168,7 +134,7 @@ def _nll(
     if (sums[:, 1] != sums[:, 3]).any():
         return _empty(base | {"note": "the models cut the answers into different tokens"}, "not comparable")
     total = sums.sum(0)
-    drawn = draws(len(kept), resamples, rng) @ sums / len(kept)
+    drawn = draws(len(kept), RESAMPLES, rng) @ sums / len(kept)
     bounds = middle(drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1])
     assert bounds is not None
     low, high = bounds

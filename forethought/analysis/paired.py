@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
 
-from forethought.analysis.equivalence import score_interval
-from forethought.analysis.rates import Outcome, together
-from forethought.analysis.resampling import RESAMPLES, ratio_interval
+from forethought.analysis.rates import Outcome, score_interval, together
+from forethought.analysis.resampling import ratio_interval
 from forethought.records import Label, Record
 
 
@@ -75,7 +73,7 @@ def match(first: Iterable[Outcome], second: Iterable[Outcome]) -> list[Pair]:
     return pairs
 
 
-def paired_difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+def paired_difference(pairs: Sequence[Pair]) -> Difference:
     """The paired difference. With one pair a prompt, p is McNemar's mid-p; with several, its generalisation `sign_flip`."""
     scored = [(p.cluster, p.first, p.second) for p in pairs if p.first is not None and p.second is not None]
     ups: Counter[str] = Counter()
@@ -90,7 +88,7 @@ def paired_difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed
     sums = [ups[c] - downs[c] for c in sizes]
     n, change = len(scored), sum(sums)
     counts = [ups[c] for c in sizes], [downs[c] for c in sizes], list(sizes.values())
-    low, high = _interval(*counts, resamples, seed) or (None, None)
+    low, high = _interval(*counts) or (None, None)
     open_ = [(p.first, p.second) for p in pairs if p.first is None or p.second is None]
     down = sum((0 if b is None else b) - (1 if a is None else a) for a, b in open_)
     up = sum((1 if b is None else b) - (0 if a is None else a) for a, b in open_)
@@ -111,9 +109,7 @@ def paired_difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES, seed
     )
 
 
-def _interval(
-    ups: Sequence[int], downs: Sequence[int], sizes: Sequence[int], resamples: int, seed: int
-) -> tuple[float, float] | None:
+def _interval(ups: Sequence[int], downs: Sequence[int], sizes: Sequence[int]) -> tuple[float, float] | None:
     """The wider, on each side, of the bootstrap's over prompts and of Tango's score interval (1998), which does not shrink to nothing
     where few answers changed, or none. With several pairs a prompt Tango's is taken with the effective sample size that `together` leaves
     for the commoner change (as in `rates.clustered`)."""
@@ -123,23 +119,14 @@ def _interval(
     alike = max(together(side, sizes) for side, count in ((ups, up), (downs, down)) if count == max(up, down))
     effective = n / (1 + (sum(m * m for m in sizes) / n - 1) * alike)
     found = score_interval(up * effective / n, down * effective / n, effective)
-    drawn = (
-        ratio_interval([a - b for a, b in zip(ups, downs, strict=True)], sizes, resamples=resamples, seed=seed) or found
-    )
+    drawn = ratio_interval([a - b for a, b in zip(ups, downs, strict=True)], sizes) or found
     return min(found[0], drawn[0]), max(found[1], drawn[1])
-
-
-def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
-    """Exact and mid-p two-sided p of McNemar's test from the discordant pairs. (McNemar 1947; Fagerland, Lydersen and Laake 2013.)"""
-    n, least = only_first + only_second, min(only_first, only_second)
-    tail = sum(comb(n, k) for k in range(least + 1)) / 2**n
-    exact, here = min(1.0, 2 * tail), comb(n, least) / 2**n
-    return exact, exact - here if only_first != only_second else 1 - here / 2
 
 
 def sign_flip(differences: Sequence[int]) -> tuple[float, float]:
     """Exact and mid-p two-sided p that the sum of whole-numbered differences, one a cluster, is this far from 0, if each had been as
-    likely to have the other sign (Fisher's randomisation test). With differences of -1, 0 and 1 it is McNemar's."""
+    likely to have the other sign (Fisher's randomisation test). With differences of -1, 0 and 1 it is McNemar's (1947; Fagerland,
+    Lydersen and Laake 2013)."""
     sizes = [abs(d) for d in differences if d]
     reach, seen = sum(sizes), abs(sum(differences))
     chances = np.zeros(2 * reach + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from forethought.analysis.resampling import ratio_interval
@@ -76,6 +76,35 @@ def wilson(hits: float, n: float) -> tuple[float, float] | None:
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def score_interval(up: float, down: float, n: float) -> tuple[float, float]:
+    """95% score interval of a difference of paired shares (Tango 1998): of `n` pairs `up` changed to a hit, `down` to a miss.
+
+    Unlike a bootstrap it does not shrink to nothing where no answer changed.
+    """
+
+    def outside(delta: float) -> bool:
+        a = 2 * n
+        b = -up - down + (2 * n - up + down) * delta
+        c = -down * delta * (1 - delta)
+        q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = n * (2 * q + delta * (1 - delta))
+        gap = up - down - n * delta
+        return abs(gap) / math.sqrt(variance) > Z95 if variance > 1e-15 else gap != 0
+
+    centre = (up - down) / n
+    return edge(outside, -1.0, centre), edge(outside, 1.0, centre)
+
+
+def edge(outside: Callable[[float], bool], out: float, inside: float) -> float:
+    """Where between `out` and `inside` an interval ends, by bisection."""
+    if out == inside:
+        return out
+    for _ in range(60):
+        middle = (out + inside) / 2
+        out, inside = (middle, inside) if outside(middle) else (out, middle)
+    return inside
 
 
 def rate(hits: int, scored: int, unscored: int, interval: tuple[float, float] | None = None) -> Rate:
@@ -161,13 +190,17 @@ def by_judge(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Verdict]]:
     return dict(words)
 
 
+def hit_of(verdict: Verdict | None) -> bool | None:
+    """Whether a score is 0.5 or more; None where there is none."""
+    return None if verdict is None or verdict.score is None else verdict.score >= 0.5
+
+
 def outcomes_of(attempts: Iterable[Attempt], words: Mapping[str, Verdict]) -> list[Outcome]:
     """What one judge said of every attempt that an attack applied to. An attempt it says nothing about is unscored."""
     found = []
     for attempt in attempts:
         if applies(attempt):
-            verdict = words.get(attempt.id)
-            hit = None if verdict is None or verdict.score is None else verdict.score >= 0.5
+            hit = hit_of(words.get(attempt.id))
             sent = digest(attempt.prompt.id, attempt.prefix, *(m.model_dump() for m in attempt.messages))
             found.append(Outcome(attempt.id, attempt.prompt.base, attempt.attack, attempt.prompt.label, hit, sent))
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forethought.analysis.measures import measure
-from forethought.analysis.rates import Outcome, Rate, applies, by_judge, clustered
+from forethought.analysis.rates import Outcome, Rate, applies, by_judge, clustered, hit_of
 from forethought.analysis.resampling import Mean, mean_by_prompt
 from forethought.analysis.summary import ATTACKED, DIRECT
 from forethought.judges import inside, meaning
@@ -164,8 +164,7 @@ def _measures(verdicts: Iterable[Verdict]) -> Iterator[_Measure]:
 
 def _by_judge(judge: str, words: Mapping[str, Verdict]) -> Iterator[_Measure]:
     def hit(read: Read) -> bool | None:
-        verdict = words.get(read.attempt.id)
-        return None if verdict is None or verdict.score is None else verdict.score >= 0.5
+        return hit_of(words.get(read.attempt.id))
 
     def follows(read: Read) -> Said:
         said = hit(read)

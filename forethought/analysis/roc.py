@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from forethought.analysis.rates import Z95
+from forethought.analysis.rates import Z95, edge
 from forethought.analysis.resampling import draws, middle
 from forethought.records import Record
 
@@ -118,13 +118,13 @@ def tpr_at(positive: Sequence[float], negative: Sequence[float], fpr: float) -> 
     )
 
 
-def auroc_of(sides: Sides, *, resamples: int = RESAMPLES, seed: int = 0) -> Auroc:
+def auroc_of(sides: Sides) -> Auroc:
     """The AUROC of two sides. Its interval is DeLong's on the logit scale where every attempt has a prompt of its own, else a bootstrap
     over prompts; for 0 and 1, where both shrink to a point, Newcombe's over prompts."""
-    return mean_auroc([sides], resamples=resamples, seed=seed)
+    return mean_auroc([sides])
 
 
-def mean_auroc(sets: Sequence[Sides], *, resamples: int = RESAMPLES, seed: int = 0) -> Auroc:
+def mean_auroc(sets: Sequence[Sides]) -> Auroc:
     """The mean of the AUROCs of several sets that share prompts (one an attack), those left out that have none. A prompt is drawn for
     all sets at once; counts are summed over the sets, prompts are distinct ones. Intervals as in `auroc_of`."""
     used = [s for s in sets if _value(s) is not None] or sets[:1]
@@ -140,7 +140,7 @@ def mean_auroc(sets: Sequence[Sides], *, resamples: int = RESAMPLES, seed: int =
         elif alone:
             bounds, method = delong(scores[0][0], scores[1][0]), "delong"
         else:
-            bounds, method = bootstrap(used, lambda v: v.mean(0), resamples, seed), "bootstrap"
+            bounds, method = bootstrap(used, lambda v: v.mean(0)), "bootstrap"
     counts = [sum(map(len, side)) for side in scores]
     return Auroc(
         positives=counts[0],
@@ -157,11 +157,7 @@ def mean_auroc(sets: Sequence[Sides], *, resamples: int = RESAMPLES, seed: int =
 
 
 def difference(
-    pairs: Iterable[tuple[Sides, Sides]],
-    less: Iterable[tuple[Sides, Sides]] | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    pairs: Iterable[tuple[Sides, Sides]], less: Iterable[tuple[Sides, Sides]] | None = None
 ) -> AurocDifference:
     """The mean over pairs of AUROC(first) - AUROC(second), each pair on the prompts that both have scored. Pairs without such are left
     out. One pair is a paired difference; one pair an attack is the difference of two pooled means. From it is taken the same mean over
@@ -182,7 +178,7 @@ def difference(
     bounds: Bounds = (None, None)
     if all(groups):
         value = float(statistic(np.array([_value(sides) for sides in flat])))
-        bounds = bootstrap(flat, statistic, resamples, seed)
+        bounds = bootstrap(flat, statistic)
     prompts = [{g for sides in flat for g, _ in sides[i]} for i in (0, 1)]
     return AurocDifference(
         positives=len(prompts[0]), negatives=len(prompts[1]), value=value, low=bounds[0], high=bounds[1]
@@ -213,7 +209,7 @@ def newcombe(value: float, positives: int, negatives: int) -> tuple[float, float
         spread = 1 + half * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return (value - theta) ** 2 > Z95**2 * theta * (1 - theta) * spread / (positives * negatives)
 
-    return _edge(outside, 0.0, value), _edge(outside, 1.0, value)
+    return edge(outside, 0.0, value), edge(outside, 1.0, value)
 
 
 def bootstrap(
@@ -283,16 +279,6 @@ def _shared(a: Sides, b: Sides) -> tuple[Sides, Sides]:
     both = [first & second for first, second in seen]
     cut = [Sides(*([p for p in s[i] if p[0] in both[i] and p[1] is not None] for i in (0, 1))) for s in (a, b)]
     return cut[0], cut[1]
-
-
-def _edge(outside: Callable[[float], bool], out: float, inside: float) -> float:
-    """Where between `out` and `inside` the interval ends, by bisection."""
-    if out == inside:
-        return out
-    for _ in range(60):
-        middle = (out + inside) / 2
-        out, inside = (middle, inside) if outside(middle) else (out, middle)
-    return inside
 
 
 def _expit(x: float) -> float:

@@ -14,23 +14,13 @@ from itertools import product
 from typing import Literal, get_args
 
 from forethought.analysis.rates import applies
-from forethought.analysis.roc import (
-    RESAMPLES,
-    Auroc,
-    AurocDifference,
-    Operating,
-    Sides,
-    difference,
-    mean_auroc,
-    numbers,
-    tpr_at,
-)
+from forethought.analysis.roc import Auroc, AurocDifference, Operating, Sides, difference, mean_auroc, numbers, tpr_at
+from forethought.analysis.summary import DIRECT
 from forethought.records import Attempt, Record, Score
 
 Against = Literal["benign", "borderline"]
 # The sets of scores of each training.
 Table = dict[tuple[Against, str], tuple[Sides, ...]]
-DIRECT = "direct"
 MEAN = "mean"
 
 
@@ -98,9 +88,7 @@ def repeated(tables: Sequence[Table]) -> Table:
     return {key: tuple(s for table in tables for s in table[key]) for key in keys}
 
 
-def separations(
-    model: str, table: Table, *, fpr: float | None = None, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Separation]:
+def separations(model: str, table: Table, *, fpr: float | None = None) -> list[Separation]:
     """A row an attack, then the mean over attacks, against benign and against borderline. `fpr` is the over-refusal to allow."""
     rows = []
     for against in get_args(Against):
@@ -108,13 +96,13 @@ def separations(
         for attack, sets in own.items():
             loss = None
             if attack != DIRECT and DIRECT in own:
-                loss = difference(_losses(own[DIRECT], sets), resamples=resamples, seed=seed)
+                loss = difference(_losses(own[DIRECT], sets))
             rows.append(
                 Separation(
                     model=model,
                     attack=attack,
                     against=against,
-                    auroc=mean_auroc(sets, resamples=resamples, seed=seed),
+                    auroc=mean_auroc(sets),
                     loss=loss,
                     operating=None if fpr is None else _operating(sets, fpr),
                 )
@@ -129,8 +117,8 @@ def separations(
                     attack=MEAN,
                     against=against,
                     attacks=len(attacked),
-                    auroc=mean_auroc(every, resamples=resamples, seed=seed),
-                    loss=difference(pairs, resamples=resamples, seed=seed) if pairs else None,
+                    auroc=mean_auroc(every),
+                    loss=difference(pairs) if pairs else None,
                     operating=None if fpr is None else _operating(every, fpr),
                 )
             )
@@ -163,7 +151,7 @@ def _operating(sets: Sequence[Sides], fpr: float) -> Operating | None:
     )
 
 
-def comparisons(tables: Mapping[str, Table], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Compared]:
+def comparisons(tables: Mapping[str, Table]) -> list[Compared]:
     """The first model less each of the others, under every attack that both have met, and in the mean over those of them
     that count in both models' means: the mean over every training of the one beside every training of the other."""
     (first, own), *others = tables.items()
@@ -181,8 +169,8 @@ def comparisons(tables: Mapping[str, Table], *, resamples: int = RESAMPLES, seed
             for attack, group in groups.items():
                 loss = None
                 if attack != DIRECT and DIRECT in groups:
-                    loss = difference(groups[DIRECT], group, resamples=resamples, seed=seed)
-                found = difference(group, resamples=resamples, seed=seed)
+                    loss = difference(groups[DIRECT], group)
+                found = difference(group)
                 rows.append(
                     Compared(first=first, second=second, attack=attack, against=against, difference=found, loss=loss)
                 )

@@ -170,7 +170,7 @@ def _table(heard: Heard, reference: str, scopes: Mapping[Label, Mapping[str, set
     return lines
 
 
-def more_tries(heard: Heard, wanted: Sequence[int] = (), kinds: Sequence[Kind] = KINDS) -> tuple[Tries, ...]:
+def more_tries(heard: Heard, wanted: Sequence[int] = ()) -> tuple[Tries, ...]:
     """`bon_attack` and `safe_of_n` of every attack that made several attempts on a harmful prompt: points of its curves for the N
     `wanted`, by default N = 1, 2, 4, ... and all."""
     found = []
@@ -185,7 +185,7 @@ def more_tries(heard: Heard, wanted: Sequence[int] = (), kinds: Sequence[Kind] =
                 # The end of an attempt's id counts the attempts on its prompt; several wordings of one prompt are no tries.
                 if meant is None or all(o.attempt.endswith("/0") for o in group):
                     continue
-                for kind in kinds:
+                for kind in KINDS:
                     counts = tallies(group, kind)
                     most = max(t.scored + t.unscored for t in counts)
                     usual = {most, *(2**i for i in range(most.bit_length()))}

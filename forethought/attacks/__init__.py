@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from forethought.attacks.compose import UNCHANGED as UNCHANGED
 from forethought.attacks.compose import chain, split_spec
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Rng
@@ -23,7 +24,6 @@ RandomTransform = Callable[[Messages, random.Random], Messages]
 
 ATTACKER = "an attacker model"
 HELPED = "an attacker and a helper model"
-UNCHANGED = "the attack left the prompt unchanged"
 SORRY, JAILBROKEN, PAP = "arXiv 2406.14598", "arXiv 2307.02483", "arXiv 2401.06373"
 
 # fmt: off
@@ -174,6 +174,20 @@ def as_attack(made: Callable[..., Any]) -> Attack:
         return [Sent(messages=messages)]
 
     return attack
+
+
+def sent_unasked(attack: Attack, prompt: Prompt, draw: Callable[[], random.Random]) -> list[Sent]:
+    """What an attack sends without asking a model; nothing where it would ask one. `draw` gives each generator that it asks for."""
+    flow = attack(prompt)
+    try:
+        question = next(flow)
+        while isinstance(question, Rng):
+            question = flow.send(draw())
+        flow.close()
+        return []
+    except StopIteration as done:
+        sent: list[Sent] = done.value
+        return sent
 
 
 def rewrite_last(messages: Messages, rewrite: Callable[[str], str]) -> Messages:

@@ -14,6 +14,8 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Rng
 from forethought.records import Messages, Prompt, Sent
 
+UNCHANGED = "the attack left the prompt unchanged"
+
 
 def split_spec(spec: str) -> list[str]:
     """The parts of `a(x=1)+b`, split at each plus that is outside brackets and quotes. Raises ForethoughtError for an empty part."""
@@ -57,19 +59,16 @@ def chain(parts: Sequence[tuple[str, Callable[..., Any]]]) -> Callable[..., Any]
             now = after
         return now
 
-    def attack(messages: Messages, rng: random.Random) -> Messages:
-        return transformed(messages, rng)
-
     def flow(prompt: Prompt) -> Flow[list[Sent]]:
         rng = yield Rng()
         assert isinstance(rng, random.Random)
         messages = transformed(prompt.messages, rng)
         if messages == prompt.messages:
-            raise AskFailed("not_applicable", "the attack left the prompt unchanged")
+            raise AskFailed("not_applicable", UNCHANGED)
         sent: list[Sent] = yield from last(prompt.model_copy(update={"messages": messages, "goal": prompt.request}))
         return sent
 
-    return attack if is_transform(last) else flow
+    return transformed if is_transform(last) else flow
 
 
 def is_transform(made: Callable[..., Any]) -> bool:

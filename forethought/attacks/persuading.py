@@ -13,11 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from forethought.attacks import Attack
 from forethought.attacks.attacker import rewriting, text_of
-from forethought.config import describe_validation, read_yaml
+from forethought.config import read_yaml, validated
 from forethought.errors import ForethoughtError, nearest
 from forethought.flow import Flow, Rng
 from forethought.prompts import fill_messages, read_prompt
@@ -85,10 +83,7 @@ def _json_lines(name: str, content: bytes) -> list[Any]:
 
 
 def _technique(row: Any, number: int, name: str) -> Technique:
-    try:
-        fields = {k.removeprefix("ss_"): v for k, v in row.items()} if isinstance(row, dict) else row
-        if isinstance(fields, dict) and "technique" in fields:
-            fields = {"name": fields.pop("technique"), **fields}
-        return Technique.model_validate(fields)
-    except ValidationError as error:
-        raise ForethoughtError(f"pap: '{name}', row {number}: {describe_validation(error, Technique)}") from error
+    fields = {k.removeprefix("ss_"): v for k, v in row.items()} if isinstance(row, dict) else row
+    if isinstance(fields, dict) and "technique" in fields:
+        fields = {"name": fields.pop("technique"), **fields}
+    return validated(Technique, fields, f"pap: '{name}', row {number}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from forethought.capability import By, Item, Task, Way
-from forethought.capability.reading import conversation, first, generated
+from forethought.capability.reading import SENTENCE, conversation, first, generated
 from forethought.errors import ForethoughtError
 from forethought.flow import Choose, Flow, Logprobs
 from forethought.records import Graded, Messages, Sampling
@@ -26,7 +26,6 @@ SAYS = r"(?:my |the )?(?:final |correct |right |best )?(?:answer|option|choice)(
 TAIL = r"(?:[*_`\"'$]*(?:[).:,;]|\s[-–—]|\s*(?=,?\s*(?:because|since|as)\b)).*|[\s*_`\"'$!]*)"
 ANCHORED = re.compile(rf"{EDGE}{LEAD}{SAYS}{EDGE}(?:option |choice )?(?P<said>.*)", re.IGNORECASE)
 LETTER = re.compile(rf"(?:\\boxed\{{)?\(?(?P<letter>[A-Za-z])(?:\)|\}})?(?P<tail>{TAIL})", re.DOTALL)
-SENTENCE = re.compile(r"\n+|(?<=[.!?])\s+(?=[A-Z*_])")
 BARE = re.compile(rf"{EDGE}\(?(?P<letter>[A-Z])\)?[.)]?{EDGE}|{EDGE}\\boxed\{{(?P<boxed>[A-Z])\}}[.$\s]*")
 # Another letter: "A or B", "A, B", "A) iron, B) wood". The article of "B. A planet" is none.
 OTHERS = re.compile(

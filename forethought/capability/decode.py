@@ -12,14 +12,14 @@ import random
 import re
 from collections.abc import Callable
 
-from forethought.attacks import FAMILIES, Attack, load_attack
+from forethought.attacks import FAMILIES, Attack, load_attack, sent_unasked
 from forethought.capability import By, Item, Task, Way
 from forethought.capability.choice import EDGE, item, likeliest
 from forethought.capability.reading import conversation, generated, ours_or_copy
 from forethought.data.files import Row
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Rng
-from forethought.records import Graded, Messages, Sampling, Sent, digest, make_prompt
+from forethought.records import Graded, Messages, Sampling, digest, make_prompt
 
 CONTROL = "direct"
 ATTACKS = tuple(name for family in ("characters", "ciphers", "splitting", "code_wrap") for name in FAMILIES[family])
@@ -84,15 +84,7 @@ def disguised(attack: Attack, text: str, rng: object) -> str:
     """What a static attack sends in place of `text`. ForethoughtError for an attack that asks a model or sends anything but one turn;
     AskFailed (`not_applicable`) where it changes nothing."""
     assert isinstance(rng, random.Random)
-    sent: list[Sent] = []
-    flow = attack(make_prompt(text, "benign", "decode"))
-    try:
-        question = next(flow)
-        while isinstance(question, Rng):
-            question = flow.send(rng)
-        flow.close()
-    except StopIteration as done:
-        sent = done.value
+    sent = sent_unasked(attack, make_prompt(text, "benign", "decode"), lambda: rng)
     if len(sent) != 1 or len(sent[0].messages) != 1 or sent[0].prefix or sent[0].reply:
         raise ForethoughtError("it does not turn one text into another by rule")
     return sent[0].messages[0].content

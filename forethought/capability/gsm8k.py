@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from forethought.capability import Item, Task, Way
-from forethought.capability.reading import conversation, first, generated, read_items
+from forethought.capability.reading import SENTENCE, conversation, first, generated, read_items
 from forethought.data.files import Row
 from forethought.flow import Flow
 from forethought.records import Graded, Sampling, digest
@@ -16,7 +16,6 @@ EDGE = r"[\s*_#>`\"'~≈$]*"
 SAYS = r"(?:(?:so|therefore|thus|hence|finally|in conclusion)\b,?\s*)?(?:my |the )?(?:final |correct )?(?:answer)(?:\s+is\b:?|\s*[:：=])"
 ANCHORED = re.compile(rf"{EDGE}{SAYS}{EDGE}(?P<said>.*)", re.IGNORECASE)
 MARKED = re.compile(r"####[ \t]*(?P<said>.*)")
-SENTENCE = re.compile(r"\n+|(?<=[.!?])\s+(?=[A-Z*_])")
 MONEY = r"(?:US)?[$€£]?\s*"
 NUMBER = re.compile(
     rf"{EDGE}(?:\\boxed\{{|\\\()?\s*(?P<sign>[-−]?)\s*{MONEY}(?P<minus>[-−]?)"

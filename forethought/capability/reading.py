@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from forethought.capability import Item
-from forethought.chat import OPEN, split
+from forethought.chat import raw_reply, split
 from forethought.data.files import Row
 from forethought.data.public import copy_or_hub_rows, is_about_minors
 from forethought.errors import ForethoughtError
@@ -17,12 +18,12 @@ from forethought.flow import Ask, Flow
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Graded, Message, Messages, Reply, Sampling
 
+SENTENCE = re.compile(r"\n+|(?<=[.!?])\s+(?=[A-Z*_])")
 
-def read_items(
-    task: str, path: str, hub: tuple[str, str, str], make: Callable[[Row], Item], text: str = "question"
-) -> list[Item]:
+
+def read_items(task: str, path: str, hub: tuple[str, str, str], make: Callable[[Row], Item]) -> list[Item]:
     """Questions of a task from a copy at `path`, else from the hub (name, subset, split). ForethoughtError names the row at fault."""
-    return list(_items(task, path, hub, make, text))
+    return list(_items(task, path, hub, make))
 
 
 def ours_or_copy(task: str, path: str, name: str, make: Callable[[Row], Item]) -> list[Item]:
@@ -31,7 +32,7 @@ def ours_or_copy(task: str, path: str, name: str, make: Callable[[Row], Item]) -
         return read_items(task, path or str(ours), ("", "", ""), make)
 
 
-def _items(task: str, path: str, hub: tuple[str, str, str], make: Callable[[Row], Item], text: str) -> Iterator[Item]:
+def _items(task: str, path: str, hub: tuple[str, str, str], make: Callable[[Row], Item]) -> Iterator[Item]:
     for number, row in copy_or_hub_rows(task, path, *hub):
         try:
             item = make(row)
@@ -76,7 +77,7 @@ def generated(base: Graded, messages: Messages, sampling: Sampling, read: Callab
     """
     reply = yield Ask("target", messages, sampling=sampling)
     assert isinstance(reply, Reply)
-    raw = (f"{OPEN}\n" if reply.opened else "") + reply.text
+    raw = raw_reply("", reply)
     parts = split(raw)
     cut = reply.stop == "length"
     answer = parts.answer.rpartition("\n")[0] if cut else parts.answer

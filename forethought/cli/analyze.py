@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from forethought.cli import reasoning
-from forethought.cli.common import Overwrite, Seed, commas, named_path, named_runs, wrote
+from forethought.cli.common import Beside, Overwrite, Seed, commas, named_path, named_runs, wrote
 from forethought.cli.divergence import divergence
 from forethought.cli.everything import everything
-from forethought.cli.tables import Row, as_csv, interval, print_table
+from forethought.cli.tables import Csv, Row, interval, print_table, write_csv
 from forethought.errors import ForethoughtError, nearest
 
 analyze_app = typer.Typer(
@@ -24,7 +24,6 @@ Fpr = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Also print the attack success at this over-refusal (say, another model's)."),
 ]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the tables to this file.")]
 
 analyze_app.command("all")(everything)
 analyze_app.command("safe-of-n")(reasoning.safe_of_n)
@@ -35,9 +34,7 @@ analyze_app.command("causal")(reasoning.causal)
 @analyze_app.command("score")
 def score(
     attempts: Annotated[Path, typer.Argument(help="An attack run on a local model.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
-    ] = None,
+    out: Beside = None,
     thinks: Annotated[
         bool | None,
         typer.Option("--thinks/--plain", help="Whether the model thinks first; default: as its replies show."),
@@ -111,7 +108,6 @@ def _print_separations(
     scored: dict[str, list[Path]], fpr: float | None, csv: Path | None, without: Collection[str] = ()
 ) -> None:
     from forethought.analysis.separation import comparisons, separations
-    from forethought.run import write_text
 
     read = {name: _read(name, paths) for name, paths in scored.items()}
     known = {a.attack for runs in read.values() for parts in runs for attempts, _ in parts for a in attempts}
@@ -143,9 +139,7 @@ def _print_separations(
     if differences:
         print("\nDifferences of AUROC, on the prompts that both have scored.")
         print_table(differences)
-    if csv is not None:
-        write_text(csv, as_csv([*rows, *differences]))
-        print(f"-> {csv}")
+    write_csv([*rows, *differences], csv)
 
 
 # (attempts, scores) of each run.

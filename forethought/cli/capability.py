@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from forethought.cli.common import (
+    ByDefault,
     Concurrency,
     Dtype,
     ListIt,
@@ -30,16 +30,12 @@ NOTHING_READ = (
 )
 
 
-class _AskIsTheDefault(TyperGroup):
-    """`capability MODEL ...` is short for `capability ask MODEL ...`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        short = not args or (args[0] not in self.commands and args[0] != "--help")
-        return super().parse_args(ctx, ["ask", *args] if short else args)
+class _AskByDefault(ByDefault):
+    default = "ask"
 
 
 capability_app = typer.Typer(
-    cls=_AskIsTheDefault,
+    cls=_AskByDefault,
     add_completion=False,
     help="What a model can still do: `forethought capability MODEL --tasks arc,gsm8k`, then `forethought capability compare RUN RUN`.",
 )

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from forethought.errors import ForethoughtError
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory to write.")]
+Beside = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that was made with other settings.")]
 Think = Annotated[
@@ -35,6 +37,17 @@ Values = Annotated[
 ]
 
 
+class ByDefault(TyperGroup):
+    """Whatever does not begin with the name of a command goes to the one that a subclass names as `default`: `judge RUN` is
+    `judge run RUN`."""
+
+    default: str
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        short = not args or (args[0] not in self.commands and args[0] != "--help")
+        return super().parse_args(ctx, [self.default, *args] if short else args)
+
+
 def named_path(path: Path) -> Path:
     """`path`, or where it leads if it has no name of its own (`.`): what is made of a run stands beside it, and says where it was."""
     return path.resolve() if path.name in ("", "..") else path
@@ -43,23 +56,19 @@ def named_path(path: Path) -> Path:
 def model_config(
     name: str, system: str | None, dtype: str, concurrency: int = 32, think: bool = False, trained: Path | None = None
 ) -> Any:
-    from pydantic import ValidationError
+    from forethought.config import ModelConfig, validated
 
-    from forethought.config import ModelConfig, describe_validation
-
-    try:
-        return ModelConfig.model_validate(
-            {
-                "name": name,
-                "system": system,
-                "dtype": dtype,
-                "concurrency": concurrency,
-                "think": think,
-                "trained": str(trained) if trained else None,
-            }
-        )
-    except ValidationError as error:
-        raise ForethoughtError(describe_validation(error, ModelConfig)) from error
+    return validated(
+        ModelConfig,
+        {
+            "name": name,
+            "system": system,
+            "dtype": dtype,
+            "concurrency": concurrency,
+            "think": think,
+            "trained": str(trained) if trained else None,
+        },
+    )
 
 
 def read_prompts(
@@ -67,9 +76,7 @@ def read_prompts(
 ) -> list[Any]:
     """Prompts of one data spec, or of several separated by commas; `take`, `column` and `value` hold for each.
     Without `take`, `few` are taken of the starter set's test split."""
-    from pydantic import ValidationError
-
-    from forethought.config import DataConfig, describe_validation
+    from forethought.config import DataConfig, validated
     from forethought.data import load_prompts, parse_data
 
     configs = [parse_data(part).model_dump() for part in commas(data) or [data]]
@@ -80,22 +87,14 @@ def read_prompts(
             config["take"] = pairs(commas(take))
         elif few and (config["source"], config["split"]) == ("starter", "test") and not config["take"]:
             config["take"] = pairs(commas(few))
-    try:
-        return load_prompts(DataConfig.model_validate(configs[0] | {"more": configs[1:]}), seed)
-    except ValidationError as error:
-        raise ForethoughtError(describe_validation(error, DataConfig)) from error
+    return load_prompts(validated(DataConfig, configs[0] | {"more": configs[1:]}), seed)
 
 
 def read_budget(text: str | None) -> Any:
     """`tokens=200000` or `money=5,price_in=0.5,price_out=1.5` as a Budget; None for nothing."""
-    from pydantic import ValidationError
+    from forethought.config import Budget, validated
 
-    from forethought.config import Budget, describe_validation
-
-    try:
-        found = Budget.model_validate(pairs(commas(text))) if text else None
-    except ValidationError as error:
-        raise ForethoughtError(f"budget: {describe_validation(error, Budget)}") from error
+    found = validated(Budget, pairs(commas(text)), "budget") if text else None
     if found and found.tokens is None and (found.money is None or not found.price_in + found.price_out):
         raise ForethoughtError(
             "a budget caps tokens, or money with prices: tokens=200000, or money=5,price_in=0.5,price_out=1.5."

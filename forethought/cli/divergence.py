@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from forethought.cli.common import Overwrite, Seed, named_path
-from forethought.cli.tables import Row, as_csv, interval, print_table
+from forethought.cli.tables import Csv, Row, interval, print_table, write_csv
 from forethought.errors import ForethoughtError
 
 
@@ -26,7 +26,7 @@ def divergence(
         int | None, typer.Option(min=1, help="At most so many requests of each label; default: all.")
     ] = None,
     depth: Annotated[float, typer.Option(min=0, max=1, help="Which depth to print; all are measured.")] = 0.5,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Also write all tables to this file.")] = None,
+    csv: Csv = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -36,7 +36,6 @@ def divergence(
     """
     from forethought import stages
     from forethought.analysis.divergence.rows import measured_rows
-    from forethought.run import write_text
 
     attempts = [named_path(path) for path in attempts]
     if out is not None and len(attempts) > 1:
@@ -70,9 +69,7 @@ def divergence(
     floors = [row for name, r in shown for row in _floors(name, r)]
     print("\nThe floor: two halves of the same requests. A distance below its 95th percentile is no evidence.")
     print_table(floors)
-    if csv is not None:
-        write_text(csv, as_csv([row for name, r in found for row in measured_rows(name, r)]))
-        print(f"-> {csv}")
+    write_csv((row for name, r in found for row in measured_rows(name, r)), csv)
     print("How to read these tables: docs/divergence.md.")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import named_run, wrote
+from forethought.cli.common import named_runs, wrote
 
 export_app = typer.Typer(
     no_args_is_help=True,
@@ -49,8 +49,9 @@ def parquet(runs: Runs, out: Folder = None) -> None:
 def _export(export: Callable[[list[Any], Path], list[Path]], form: str, runs: list[str], out: Path | None) -> Path:
     from forethought.export import read_models
 
-    found = [named_run(item) for item in runs]
-    where = out or found[0][1].with_name(f"{found[0][1].name}-{form}")
-    written = export(read_models(found), where)
+    named = named_runs(runs)
+    first = next(iter(named.values()))[0]
+    where = out or first.with_name(f"{first.name}-{form}")
+    written = export(read_models(named), where)
     print(f"{form}: {len(written)} file{'s' if len(written) != 1 else ''}")
     return where

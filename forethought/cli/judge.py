@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from forethought.cli.common import (
+    Beside,
+    ByDefault,
     Concurrency,
     Dtype,
     ListIt,
@@ -29,13 +30,8 @@ Behind = Annotated[str | None, typer.Option(help="The model behind judges that a
 Models = Annotated[str | None, typer.Option(help="Another model for some judges: JUDGE=MODEL,JUDGE=MODEL.")]
 
 
-class _RunByDefault(TyperGroup):
-    """`judge RUN` is `judge run RUN`: whatever does not begin with the name of a command goes to `run`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
+class _RunByDefault(ByDefault):
+    default = "run"
 
 
 judge_app = typer.Typer(
@@ -52,9 +48,7 @@ def judge(
     models: Models = None,
     dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
-    ] = None,
+    out: Beside = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     list_: ListIt = False,

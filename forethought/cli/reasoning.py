@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from forethought.cli.common import Overwrite, PolicyName, Seed, commas, named_path, named_runs, wrote
-from forethought.cli.tables import Row, as_csv, interval, print_table
+from forethought.cli.common import Beside, Overwrite, PolicyName, Seed, commas, named_path, named_runs, wrote
+from forethought.cli.tables import Csv, Row, interval, print_table, write_csv
 from forethought.errors import ForethoughtError, nearest
 
 Judged = Annotated[list[str], typer.Argument(help="Judge runs, each as NAME=RUN or RUN; NAME may come several times.")]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the table to this file.")]
 OneJudge = Annotated[str | None, typer.Option("--judge", help="The judge to go by; default: every one.")]
 
 
@@ -61,7 +60,7 @@ def safe_of_n(
     ]
     print("safe_of_n: all of N samples are unsafe. bon_attack: at least one is. In brackets 95%, by prompt.")
     print_table(rows)
-    _write(rows, csv)
+    write_csv(rows, csv)
 
 
 def reasoning(
@@ -129,16 +128,14 @@ def reasoning(
             print(f"{m.name}: no thought in any attempt, so there is nothing to say of its reasoning.")
     print("\nTokens written an attempt, thought and answer, and the share of the text that stands before the answer.")
     print_table([r for r in sizes if every or r["attack"] in wanted])
-    _write([*rows, *sizes], csv)
+    write_csv([*rows, *sizes], csv)
 
 
 def causal(
     attempts: Annotated[
         Path, typer.Argument(help="An attack run on a local model that thinks, or a finished run of this.")
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")
-    ] = None,
+    out: Beside = None,
     take: Annotated[int, typer.Option(min=1, help="Attempts an attack and label, at most.")] = 24,
     judges: Annotated[str, typer.Option(help="Judges that ask no model, separated by commas.")] = "refusal",
     max_tokens: Annotated[
@@ -178,7 +175,7 @@ def causal(
         print(f"  {name}: {about}")
     rows = [row for f in found for row in _causal_rows(f)]
     print_table([r for r in rows if every or (r["attack"] == ALL and (r["label"] == ALL) == (r["number"] in POOLED))])
-    _write(rows, csv)
+    write_csv(rows, csv)
     wrote(made.path, f"forethought analyze causal {made.path} --each-attack")
 
 
@@ -213,11 +210,3 @@ def rate_columns(rate: Any) -> Row:
         "lowest": rate.lowest,
         "highest": rate.highest,
     }
-
-
-def _write(rows: list[Row], csv: Path | None) -> None:
-    from forethought.run import write_text
-
-    if csv is not None:
-        write_text(csv, as_csv(rows))
-        print(f"-> {csv}")

@@ -13,6 +13,7 @@ from forethought.cli.common import (
     Data,
     Dtype,
     ListIt,
+    Out,
     Overwrite,
     PolicyName,
     Seed,
@@ -34,7 +35,7 @@ def synth(
         typer.Argument(help="A line of --list, options in brackets: 'scot(template=short)'. Or: import FORM PATH."),
     ] = None,
     data: Data = "starter:train",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory to write.")] = Path("runs/synth"),
+    out: Out = Path("runs/synth"),
     policy: PolicyName = "default",
     model: Annotated[str, typer.Option(help="The model to be trained; it gives the benign answers.")] = "smollm2",
     teacher: Annotated[

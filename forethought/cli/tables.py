@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from forethought.cli.common import number
 from forethought.report.text import Row, as_csv, columns_of
 
-__all__ = ["Row", "as_csv", "interval", "print_table"]
+__all__ = ["Csv", "Row", "interval", "print_table", "write_csv"]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the tables to this file.")]
 LOW, HIGH = " low", " high"
 
 
@@ -22,6 +29,15 @@ def print_table(rows: list[Row]) -> None:
     words = [any(isinstance(row.get(c), str) for row in rows) for c in columns]
     for line in cells:
         print("  ".join(c.ljust(w) if t else c.rjust(w) for c, w, t in zip(line, widths, words, strict=True)).rstrip())
+
+
+def write_csv(rows: Iterable[Row], csv: Path | None) -> None:
+    """Write rows to the file that --csv names, and say so; nothing where it names none."""
+    from forethought.run import write_text
+
+    if csv is not None:
+        write_text(csv, as_csv(list(rows)))
+        print(f"-> {csv}")
 
 
 def _cell(row: Row, column: str) -> str:

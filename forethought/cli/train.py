@@ -82,14 +82,9 @@ def merge(
 
 
 def _config(data: Path | None, method: str, overrides: list[str]) -> Any:
-    from pydantic import ValidationError
-
-    from forethought.config import TrainConfig, apply_override, describe_validation
+    from forethought.config import TrainConfig, apply_override, validated
 
     raw: dict[str, Any] = {"data": str(data) if data else None, "method": method}
     for override in overrides:
         apply_override(raw, override)
-    try:
-        return TrainConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ForethoughtError(describe_validation(error, TrainConfig)) from error
+    return validated(TrainConfig, raw)

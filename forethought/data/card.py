@@ -14,13 +14,13 @@ from forethought.records import Example, Rejected, digest
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
-def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy | None) -> str:
+def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> str:
     """Markdown with hub front matter, from a run's `run.json` and its statistics."""
     config = info["config"]
     size = next((name for most, name in SIZES if statistics["examples"] < most), "100K<n<1M")
     front = {
         "license": "other",
-        "language": [policy.language if policy else "en"],
+        "language": [policy.language],
         "task_categories": ["text-generation"],
         "tags": ["safety", "reasoning", "synthetic", "forethought"],
         "size_categories": [size],
@@ -29,7 +29,7 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy | None
     made = [
         f"- method: `{config['method']}`",
         *(f"- {role}: `{name}`" for role, name in roles.items()),
-        f"- policy: {config['policy']}{f' (version {policy.version})' if policy else ''}",
+        f"- policy: {config['policy']} (version {policy.version})",
         f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
         f"- command: `{' '.join(info['argv'])}`",
         "- inputs, by content hash: " + ", ".join(f"{k} `{v[:16]}`" for k, v in info["inputs"].items()),

@@ -10,7 +10,7 @@ from typing import Any
 from forethought.chat import render_completion
 from forethought.errors import ForethoughtError, nearest
 from forethought.records import Example
-from forethought.run import write_json, write_text
+from forethought.run import new_folder, write_json, write_text
 
 Row = dict[str, Any]
 
@@ -58,9 +58,7 @@ def export(examples: Iterable[Example], form: str, out: Path, card: str | None =
     rows = [FORMS[form](e) for e in examples]
     if not rows:
         raise ForethoughtError("there is no example to export.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ForethoughtError(f"{out} is not an empty folder. Choose another.")
-    out.mkdir(parents=True, exist_ok=True)
+    new_folder(out)
     written: list[Path]
     if form == "parquet":
         import pyarrow

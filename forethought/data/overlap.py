@@ -26,6 +26,7 @@ MARKED = 1024
 UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 # A shorter text stands inside others by chance.
 LEAST_WORDS, LEAST_CHARS = 4, 20
+SHOWN = 10  # Leaks that the error names.
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,12 @@ def _ranked(grams: frozenset[str], rank: Mapping[str, int], near: float) -> Gram
     return Grams(frozenset(ranks), rarest, mark, len(ranks) - mark.bit_count())
 
 
-def near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[tuple[Prompt, Prompt, float]]:
+def near_duplicates(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt, float]]:
     """Pairs of prompts that say nearly the same, the earlier one first. Wordings of one prompt, and the sides of a contrast pair, are
     meant to be alike and do not count."""
     # All that was said: conversations may end alike.
     texts = [normalise(" ".join(m.content for m in p.messages)) for p in prompts]
-    pairs = ((prompts[i], prompts[j], s) for i, j, s in similar_pairs(texts, texts, near))
+    pairs = ((prompts[i], prompts[j], s) for i, j, s in similar_pairs(texts, texts, DUPLICATE))
     return [
         (a, b, s)
         for a, b, s in pairs
@@ -114,10 +115,10 @@ def near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[
     ]
 
 
-def drop_near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> list[Prompt]:
+def drop_near_duplicates(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Prompts without those that nearly repeat an earlier one that is kept."""
     repeats: dict[str, list[str]] = defaultdict(list)
-    for a, b, _ in near_duplicates(prompts, near):
+    for a, b, _ in near_duplicates(prompts):
         repeats[b.id].append(a.id)
     kept: dict[str, Prompt] = {}
     for prompt in prompts:
@@ -126,9 +127,7 @@ def drop_near_duplicates(prompts: Sequence[Prompt], near: float = DUPLICATE) -> 
     return list(kept.values())
 
 
-def find_leaks(
-    training: Sequence[Prompt], evaluation: Mapping[str, Sequence[Prompt]], near: float = NEAR
-) -> list[Leak]:
+def find_leaks(training: Sequence[Prompt], evaluation: Mapping[str, Sequence[Prompt]]) -> list[Leak]:
     """Every training prompt that matches an evaluation prompt, the strongest kind of match for each pair. Prompts are looked at as
     they are worded, as what they really ask for, and turn by turn."""
     if not evaluation:
@@ -137,7 +136,7 @@ def find_leaks(
     leaks: dict[tuple[str, str, str], Leak] = {}
     for name, prompts in evaluation.items():
         named = [(p, t) for p in prompts for t in texts_of(p)]
-        for leak in _matches(texts, named, name, near):
+        for leak in _matches(texts, named, name):
             key = (leak.training.id, name, leak.evaluation.id)
             if key not in leaks or _strength(leak) > _strength(leaks[key]):
                 leaks[key] = leak
@@ -156,16 +155,14 @@ def spaced(text: str) -> str:
     return " ".join(UNSPACED.sub(r" \g<0> ", text).split())
 
 
-def _matches(
-    texts: list[tuple[Prompt, str]], named: list[tuple[Prompt, str]], name: str, near: float
-) -> Iterator[Leak]:
+def _matches(texts: list[tuple[Prompt, str]], named: list[tuple[Prompt, str]], name: str) -> Iterator[Leak]:
     by_text: dict[str, list[Prompt]] = defaultdict(list)
     for prompt, text in named:
         by_text[text].append(prompt)
     for prompt, text in texts:
         for other in by_text.get(text, ()):
             yield Leak("exact", prompt, other, name, 1.0)
-    for i, j, s in similar_pairs([t for _, t in texts], [t for _, t in named], near):
+    for i, j, s in similar_pairs([t for _, t in texts], [t for _, t in named]):
         yield Leak("near", texts[i][0], named[j][0], name, s)
     for outer, inner, turned in ((texts, named, False), (named, texts, True)):
         for i, j in _contained([t for _, t in outer], [t for _, t in inner]):
@@ -199,13 +196,13 @@ def _grams(text: str) -> frozenset[str]:
     return frozenset([padded[i : i + GRAM] for i in range(max(1, len(padded) - GRAM + 1))])
 
 
-def leak_error(leaks: Sequence[Leak], shown: int = 10) -> str:
+def leak_error(leaks: Sequence[Leak]) -> str:
     """One paragraph that names what leaks and says what to do."""
     kinds = Counter(leak.kind for leak in leaks)
     rows = "; ".join(
-        f"{k.training.id} ~ {k.set} {k.evaluation.id} ({k.kind}): {k.evaluation.text[:60]!r}" for k in leaks[:shown]
+        f"{k.training.id} ~ {k.set} {k.evaluation.id} ({k.kind}): {k.evaluation.text[:60]!r}" for k in leaks[:SHOWN]
     )
-    more = f"; and {len(leaks) - shown} more" if len(leaks) > shown else ""
+    more = f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""
     counts = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     return (
         f"{len({k.training.id for k in leaks})} training rows match evaluation prompts ({counts}): {rows}{more}. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forethought.errors import ForethoughtError
@@ -11,18 +11,15 @@ from forethought.report.sources import ModelRuns, read_model
 from forethought.run import read_info, read_run
 
 
-def read_models(runs: Sequence[tuple[str, Path]]) -> list[ModelRuns]:
-    """The models of judge runs, or of attack runs that were not judged, as (name, path); several of one name add up.
+def read_models(runs: Mapping[str, Sequence[Path]]) -> list[ModelRuns]:
+    """The models of judge runs, or of attack runs that were not judged, each with its name; several of one model add up.
 
     Raises ForethoughtError for a run of another kind.
     """
-    named: dict[str, list[Path]] = {}
-    for name, path in runs:
-        named.setdefault(name or path.name, []).append(path)
-    return [_read(name, paths) for name, paths in named.items()]
+    return [_read(name, paths) for name, paths in runs.items()]
 
 
-def _read(name: str, paths: list[Path]) -> ModelRuns:
+def _read(name: str, paths: Sequence[Path]) -> ModelRuns:
     kinds = {read_info(path)["command"] for path in paths}
     if kinds == {"attack"}:
         found = ModelRuns(name, attacks=[read_run(path, "attack") for path in paths])
@@ -33,11 +30,3 @@ def _read(name: str, paths: list[Path]) -> ModelRuns:
     raise ForethoughtError(
         f"'{name}' is of {', '.join(sorted(kinds))}. Export judge runs, or attack runs that were not judged."
     )
-
-
-def folder(out: Path) -> Path:
-    """A new or empty folder. ForethoughtError where it holds anything, which is never written over."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ForethoughtError(f"{out} is not an empty folder. Choose another with --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    return out

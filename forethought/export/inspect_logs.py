@@ -15,10 +15,9 @@ from typing import Any
 from forethought.analysis.measures import measure
 from forethought.analysis.rates import Cell, cells
 from forethought.errors import ForethoughtError
-from forethought.export import folder
 from forethought.records import Attempt, Verdict, digest
 from forethought.report.sources import ModelRuns
-from forethought.run import Run, run_hash
+from forethought.run import Run, new_folder, run_hash
 
 STOPS = {"stop": "stop", "length": "max_tokens", None: "unknown"}
 
@@ -29,7 +28,7 @@ def export(models: Sequence[ModelRuns], out: Path) -> list[Path]:
         from inspect_ai.log import write_eval_log
     except ImportError as error:
         raise ForethoughtError("Inspect logs need inspect-ai: pip install 'forethought[inspect]'.") from error
-    home, written = folder(out), []
+    home, written = new_folder(out), []
     for model in models:
         said: dict[str, list[Verdict]] = {}
         for verdict in model.verdicts:

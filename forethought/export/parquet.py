@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from forethought.export import folder
 from forethought.records import Attempt, Verdict
 from forethought.report.sources import ModelRuns
+from forethought.run import new_folder
 
 BATCH = 5000  # Rows of a row group.
 Row = dict[str, Any]
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 def export(models: Sequence[ModelRuns], out: Path) -> list[Path]:
     """Write the files into a new folder; returns their paths. No attempts or verdicts give a file without rows."""
-    home, schemas = folder(out), _schemas()
+    home, schemas = new_folder(out), _schemas()
     rows: dict[str, Iterator[Row]] = {
         "attempts": (_attempt(m.name, a) for m in models for a in m.attempts),
         "verdicts": (_verdict(m.name, v) for m in models for v in m.verdicts),

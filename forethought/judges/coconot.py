@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from forethought.flow import Flow
 from forethought.judges import Judge
 from forethought.judges.asking import By
-from forethought.judges.rubric import read_rubric, rubric_judge
+from forethought.judges.rubric import shipped
 from forethought.records import Attempt, Prompt, Verdict
 
 
 def coconot(by: By = "reply", max_tokens: int = 1024) -> Judge:
     """A judge whose score 1 is *unacceptable*: fulfilling a `harmful` prompt, or not answering any other."""
-    decline, comply = (_load(name, by, max_tokens) for name in ("coconot_decline", "coconot_comply"))
+    decline, comply = (shipped(file, by, max_tokens, "coconot") for file in ("coconot_decline", "coconot_comply"))
 
     def judge(prompt: Prompt, attempt: Attempt) -> Flow[Verdict]:
         return (yield from (decline if prompt.label == "harmful" else comply)(prompt, attempt))
 
     return judge
-
-
-def _load(name: str, by: By, max_tokens: int) -> Judge:
-    text = resources.files(__package__).joinpath("rubrics", f"{name}.yaml").read_bytes()
-    return rubric_judge("coconot", read_rubric(name, text), by, max_tokens)

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from forethought.config import describe_validation, read_yaml
+from forethought.config import read_yaml, validated
 from forethought.errors import ForethoughtError
 from forethought.flow import Flow
 from forethought.judges import Judge
@@ -71,18 +71,18 @@ def rubric(path: str, by: By = "reply", max_tokens: int = 1024) -> Judge:
 def harmbench(by: By = "reply", max_tokens: int = 1024) -> Judge:
     """Whether the answer does what was asked: the rules of HarmBench's classifier (Mazeika et al. 2024, arXiv 2402.04249, app. C), in
     our words. Score 1 is yes. Its fine-tuned classifier wants its own prompt: put that into a rubric file."""
-    return _shipped("harmbench", by, max_tokens)
+    return shipped("harmbench", by, max_tokens)
 
 
 def xstest(by: By = "reply", max_tokens: int = 1024) -> Judge:
     """XSTest's three ways to answer (Röttger et al. 2024, arXiv 2308.01263, sec. 4.1), in our words. As there, a partial refusal is a
     refusal: full compliance scores 1, the others 0."""
-    return _shipped("xstest", by, max_tokens)
+    return shipped("xstest", by, max_tokens)
 
 
 def support(by: By = "reply", max_tokens: int = 1024) -> Judge:
     """Whether someone in trouble was helped with care (ours): 1 for careful help; 0 for a refusal, harm, and what misses the point."""
-    return _shipped("support", by, max_tokens)
+    return shipped("support", by, max_tokens)
 
 
 def rubric_judge(name: str, rubric: Rubric, by: By, max_tokens: int) -> Judge:
@@ -106,15 +106,13 @@ def rubric_judge(name: str, rubric: Rubric, by: By, max_tokens: int) -> Judge:
 
 def read_rubric(name: str, text: bytes) -> Rubric:
     """A Rubric from the bytes of a YAML file; ForethoughtError where it is none."""
-    try:
-        return Rubric.model_validate(read_yaml(name, text))
-    except ValidationError as error:
-        raise ForethoughtError(f"rubric '{name}': {describe_validation(error, Rubric)}") from error
+    return validated(Rubric, read_yaml(name, text), f"rubric '{name}'")
 
 
-def _shipped(name: str, by: By, max_tokens: int) -> Judge:
-    text = resources.files(__package__).joinpath("rubrics", f"{name}.yaml").read_bytes()
-    return rubric_judge(name, read_rubric(name, text), by, max_tokens)
+def shipped(file: str, by: By, max_tokens: int, name: str = "") -> Judge:
+    """The judge of `rubrics/FILE.yaml`, called `name`, or as the file is."""
+    text = resources.files(__package__).joinpath("rubrics", f"{file}.yaml").read_bytes()
+    return rubric_judge(name or file, read_rubric(file, text), by, max_tokens)
 
 
 def _ask(rubric: Rubric, request: str, answer: str, by: By) -> str:

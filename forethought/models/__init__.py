@@ -55,7 +55,7 @@ def text_length(spec: str) -> tuple[Callable[[str], int], str]:
 def check_spec(spec: str) -> None:
     """Raise ForethoughtError for a spec that names no model, without loading one."""
     spec, _ = deployment(spec)
-    if spec.partition(":")[0] not in ("scripted", "openai", "hf", "smollm2"):
+    if spec.partition(":")[0] not in KINDS:
         locate_weights(spec)
 
 

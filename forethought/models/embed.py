@@ -1,6 +1,6 @@
 """Sentence embeddings on CPU, offline: `minilm` (all-MiniLM-L6-v2 from a PyPI package), or a local model's own hidden states.
 
-Used to choose diverse demonstrations, to find near restatements, and as features of small judges.
+Used to choose diverse demonstrations, and as features of small judges.
 """
 
 from __future__ import annotations

@@ -241,8 +241,8 @@ def load_hf(
         with quiet(), explain_load(str(adapter)):
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     local = os.path.isdir(source)
-    base = weights_hash(source, None) if local else f"{source}@{model.config._commit_hash}"
-    weights = (base, weights_hash(None, adapter))
+    base = weights_hash(source) if local else f"{source}@{model.config._commit_hash}"
+    weights = (base, weights_hash(adapter) if adapter is not None else digest([]))
     # Replies that older versions kept of models with windows, or read one row at a time, are not these.
     way = "pages-2" if plain_attention(model) and not window(model) else "rows-10"
     # So they did of adapters with a template of their own, which was not read.
@@ -316,13 +316,7 @@ def copy_processor(source: str, folder: Path) -> None:
             shutil.copy(found, folder / file)
 
 
-def weights_hash(source: str | None, adapter: Path | None) -> str:
-    """Hash of the weights, tokenizer and template files of a local model and of its adapter."""
-    files = [
-        f
-        for root in (source, adapter)
-        if root
-        for f in sorted(Path(root).iterdir())
-        if f.suffix in (".safetensors", ".bin", ".json", ".jinja")
-    ]
+def weights_hash(folder: str | Path) -> str:
+    """Hash of the weights, tokenizer and template files of a local model, or of an adapter."""
+    files = (f for f in sorted(Path(folder).iterdir()) if f.suffix in (".safetensors", ".bin", ".json", ".jinja"))
     return digest([(f.name, hash_file(f)) for f in files])

@@ -105,10 +105,9 @@ def propose(
 ) -> torch.Tensor:
     """At most `count` different candidates [n, length]: one token of `suffix` replaced by a draw among the `topk` allowed ones that
     promise to lower the loss most there."""
-    fine = allowed.clone()
-    score = slope.cpu().masked_fill(~fine, torch.inf)
+    score = slope.cpu().masked_fill(~allowed, torch.inf)
     score[torch.arange(len(suffix)), suffix] = torch.inf
-    best = score.topk(min(topk, int(fine.sum()) - 1), largest=False).indices
+    best = score.topk(min(topk, int(allowed.sum()) - 1), largest=False).indices
     where = torch.randint(len(suffix), (count,), generator=generator)
     which = torch.randint(best.shape[1], (count,), generator=generator)
     rows = suffix.repeat(count, 1)

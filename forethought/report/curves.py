@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from forethought.report.figures import SHAPES, colour, marker, number
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-
 
 class Step(NamedTuple):
     """One point of a curve over the number of tries, with its interval."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from forethought.analysis.agreement import Agreed, judge_agreement
 from forethought.analysis.distribution import Distribution, distribution, family_of
-from forethought.analysis.measures import knows
 from forethought.analysis.rates import cells
 from forethought.analysis.summary import (
     Heard,
@@ -25,7 +24,8 @@ from forethought.analysis.summary import (
 )
 from forethought.attacks import describe
 from forethought.errors import ForethoughtError, nearest
-from forethought.judges import JUDGES, inside
+from forethought.judges import JUDGES, MEANING, inside, meaning
+from forethought.models import deployment
 from forethought.records import LABELS, Attempt, Example, Rejected, Verdict
 from forethought.registry import parse_spec
 from forethought.report.data import AttackCard, JudgeCard, ModelCard, ReportData, Transcript
@@ -149,7 +149,7 @@ def agreement(models: Sequence[ModelRuns]) -> dict[str, tuple[Agreed, ...]]:
         words = [
             v
             for v in model.verdicts
-            if v.attempt in asked and knows(v.judge) != "helped with care" and not inside(v.judge)
+            if v.attempt in asked and meaning(v.judge) != "helped with care" and not inside(v.judge)
         ]
         # The same request sent to several models has the same id, and is not the same answer.
         apart[model.name] = (
@@ -266,11 +266,9 @@ def losses(train_run: Run, most: int = 200) -> tuple[tuple[int, float], ...]:
 
 def _prompted_card(model: ModelRuns, made: Run) -> ModelCard:
     """The card of a model that a method made without training on rows: its system prompt is all that it adds."""
-    own = (made.path / "model" / "system.txt").read_text(encoding="utf-8")
-    system = "\n\n".join(filter(None, (own, model.target["system"])))
+    base, system = deployment(str(made.path), model.target["system"])
     commands = tuple(dict.fromkeys(shlex.join(r.info["argv"]) for r in (made, *model.attacks)))
-    config = made.info["config"]
-    return ModelCard(name=model.name, base=config["model"], system=system, method=config["method"], commands=commands)
+    return ModelCard(name=model.name, base=base, system=system, method=made.info["config"]["method"], commands=commands)
 
 
 def _distribution(examples: list[Example], attempts: list[Attempt]) -> Distribution:
@@ -295,13 +293,14 @@ def _attack_card(spec: str) -> AttackCard:
 
 
 def _judge_card(spec: str, model: ModelRuns) -> JudgeCard:
-    entry = JUDGES.get(parse_spec(spec)[0])
+    name = parse_spec(spec)[0]
+    entry = JUDGES.get(name)
     behind = [run.info["config"]["models"].get(spec) for run in model.runs["judge"]]
     aimed = any(spec in run.info.get("graded_inside", ()) for run in model.runs["judge"])
     return JudgeCard(
         name=spec,
         about=entry.about if entry else "a custom judge",
         paper=entry.paper if entry else "",
-        knows=knows(spec),
+        knows=MEANING.get(name, ""),
         model=next((str(m["name"]) for m in behind if m), "") + (AIMED if aimed else ""),
     )

@@ -11,20 +11,11 @@ from forethought.analysis.capability import Ability, abilities
 from forethought.analysis.causal import Followed, effects
 from forethought.analysis.cited import Refused, neighbours, refusals
 from forethought.analysis.equivalence import Paired, equivalences
-from forethought.analysis.measures import knows
 from forethought.analysis.reasoning import Longer, Reasoned, longer, reasoned
 from forethought.analysis.roc import Sides, numbers, roc_points
-from forethought.analysis.separation import (
-    DIRECT,
-    Against,
-    Compared,
-    Separation,
-    Table,
-    comparisons,
-    separations,
-    tabulate,
-)
-from forethought.analysis.summary import ATTACKED, Heard
+from forethought.analysis.separation import Against, Compared, Separation, Table, comparisons, separations, tabulate
+from forethought.analysis.summary import ATTACKED, DIRECT, Heard
+from forethought.judges import meaning
 from forethought.policy import Policy, load_policy, shipped
 from forethought.records import Attempt
 from forethought.report.data import Beside, Curve
@@ -154,7 +145,7 @@ def refused(models: Sequence[ModelRuns], heard: Heard, given: str | None, used: 
         return Refusing(refusals=(), categories={}, policy_note=note, neighbours=())
     rows, beside = [], []
     for model in models:
-        judge = next((j for j in heard[model.name] if knows(j) == "not refused"), None)
+        judge = next((j for j in heard[model.name] if meaning(j) == "not refused"), None)
         if judge is not None:
             outcomes = heard[model.name][judge]
             rows += refusals(model.name, model.attempts, outcomes, policy)
@@ -190,11 +181,6 @@ def _beside(model: ModelRuns, hits: Mapping[str, bool | None], policy: Policy) -
             model=model.name, category=category, refused=reference(a), harmless=reference(b), text=b.prompt.request,
             similarity=round(similarity, 6),
         )
-        for category in policy_order(policy, asked)
+        for category in (c.id for c in policy.categories if c.id in asked)
         for a, b, similarity in neighbours(asked[category][:ASKED], harmless)
     ]  # fmt: skip
-
-
-def policy_order(policy: Policy, found: Mapping[str, object]) -> list[str]:
-    """The categories of a policy that were found, in its order."""
-    return [c.id for c in policy.categories if c.id in found]

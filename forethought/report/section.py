@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from forethought.analysis.rates import Rate
 from forethought.progress import duration
 from forethought.records import Record
-from forethought.report import figures, text
+from forethought.report import figures, maps, text
 from forethought.report.data import ReportData
 from forethought.report.sources import ModelRuns
 from forethought.report.text import Row, View, clean
@@ -139,10 +139,10 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "pct": text.percent, "span": text.span, "duration": duration, "points": text.points, "p": text.p_value,
-        "points_span": text.points_span, "tidy": text.tidy, "breakable": _breakable,
+        "points_span": text.points_span, "tidy": text.tidy, "two": text.two, "three": text.three, "breakable": _breakable,
     }  # fmt: skip
     drawn = {name: _drawn(getattr(figures, name)) for name in ("badge", "strip", "change")}
-    environment.globals |= {**drawn, "colour": figures.colour}
+    environment.globals |= {**drawn, "mark": _drawn(maps.mark), "colour": figures.colour}
     return environment
 
 

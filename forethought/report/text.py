@@ -55,6 +55,16 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {min(p, 1):.2f}"
 
 
+def two(value: float | None) -> str:
+    """`−0.25`; `no number` for None."""
+    return "no number" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def three(value: float | None) -> str:
+    """`−0.025`; empty for None."""
+    return "" if value is None else f"{value:.3f}".replace("-", "−")
+
+
 def tidy(value: float) -> str:
     """A mean of small counts: `8`, `8.5`, `1,240`."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

@@ -1,33 +1,29 @@
 """One function a command: each reads finished runs and writes a new one. The wiring, and nothing else."""
 
 from forethought.stages.applicable import not_for
-from forethought.stages.attacking import attack, attempt_flow
+from forethought.stages.attacking import attack
 from forethought.stages.calibrating import calibrate_judges
-from forethought.stages.capability import capability, compare_runs, harness
+from forethought.stages.capability import capability, harness
 from forethought.stages.diverging import diverge, read_looks, recompute
 from forethought.stages.importing import import_attempts
 from forethought.stages.intervening import causal
 from forethought.stages.judging import judge
 from forethought.stages.scoring import score
-from forethought.stages.shared import LOADED, cache_path, load, unload, weights_of
+from forethought.stages.shared import LOADED, unload, weights_of
 from forethought.stages.synthesis import import_data, synth
 from forethought.stages.training import merge, read_examples, train
 
 __all__ = [
     "LOADED",
     "attack",
-    "attempt_flow",
-    "cache_path",
     "calibrate_judges",
     "capability",
     "causal",
-    "compare_runs",
     "diverge",
     "harness",
     "import_attempts",
     "import_data",
     "judge",
-    "load",
     "merge",
     "not_for",
     "read_examples",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from forethought.analysis.divergence.measure import DIRECT, Group, Looked, Position, Standpoint, look, stand
+from forethought.analysis.divergence.measure import Group, Looked, Position, Standpoint, look, stand
 from forethought.analysis.log_odds import thinks
 from forethought.analysis.rates import applies
+from forethought.analysis.summary import DIRECT
 from forethought.errors import ForethoughtError
 from forethought.models import is_served
 from forethought.progress import progress

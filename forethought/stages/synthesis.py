@@ -136,7 +136,7 @@ def import_data(
     run = open_run(out, "synth", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
-    records = [made for _, rows in import_rows(form, path, policy, label) for made in rows]
+    records = list(import_rows(form, path, policy, label))
     if not records:
         raise ForethoughtError(f"there is no row in '{path}'.")
     first: dict[str, Example | Rejected] = {}

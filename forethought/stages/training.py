@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,7 @@ from forethought.models import locate_weights
 from forethought.policy import load_policy
 from forethought.records import Example
 from forethought.registry import parse_spec, resolve
-from forethought.run import Run, open_run, read_run, run_hash
+from forethought.run import Run, open_run, read_info, read_run, run_hash
 from forethought.stages.shared import files_of, unload, weights_of
 from forethought.train import METHODS
 from forethought.train.launch import is_first, wait
@@ -90,7 +89,7 @@ def _open(out: Path, settings: dict[str, Any], inputs: dict[str, str], seed: int
     """The run, opened by the first process and read by the others."""
     run = open_run(out, "train", settings, inputs, seed=seed, overwrite=overwrite) if is_first() else None
     wait()
-    return run or Run(out, json.loads((out / "run.json").read_text(encoding="utf-8")))
+    return run or Run(out, read_info(out))
 
 
 def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any]) -> Run:

@@ -15,6 +15,7 @@ from forethought.errors import ForethoughtError
 from forethought.styles import SHOWN, Chosen, pool
 
 Vectors = NDArray[np.float32]
+ROUNDS = 100
 
 
 def choose(
@@ -41,7 +42,7 @@ def choose(
     return Chosen(made_from=made_from, embedder=embedder, requests=tuple(found))
 
 
-def kmeans(points: Vectors, k: int, seed: int = 0, rounds: int = 100) -> Vectors:
+def kmeans(points: Vectors, k: int, seed: int = 0) -> Vectors:
     """Centers (k, d) of points (n, d), the largest cluster first: k-means++ starts (Arthur and Vassilvitskii 2007), Lloyd's rounds."""
     rng = np.random.default_rng(seed)
     centers = points[[rng.integers(len(points))]]
@@ -50,7 +51,7 @@ def kmeans(points: Vectors, k: int, seed: int = 0, rounds: int = 100) -> Vectors
         # All points may coincide with centers: then any will do.
         weights = far / far.sum() if far.sum() > 0 else None
         centers = np.vstack([centers, points[rng.choice(len(points), p=weights)]])
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         nearest = _distances(points, centers).argmin(axis=1)
         moved = np.stack([points[nearest == i].mean(axis=0) if (nearest == i).any() else centers[i] for i in range(k)])
         if np.allclose(moved, centers):

@@ -8,7 +8,6 @@ from typing import Literal
 
 from forethought.chat import CLOSE, OPEN, split
 from forethought.flow import Ask, Flow
-from forethought.policy import Policy
 from forethought.prompts import fill, read_lines, read_prompt
 from forethought.records import Decision, Message, Prompt, Reply, Sampling
 from forethought.refusals import classify
@@ -29,16 +28,16 @@ class Reject(Exception):
 
 
 def answer_to(
-    prompt: Prompt, policy: Policy, decision: Decision, rng: random.Random, max_tokens: int, answers: int, care: Care
+    prompt: Prompt, decision: Decision, rng: random.Random, max_tokens: int, answers: int, care: Care
 ) -> Flow[tuple[str, str]]:
     """(answer, what was checked) to a prompt that is not refused: the target's own words, or to people in trouble prepared ones where
     `care` is `lines`. Raises Reject as `own_answer` does."""
     if decision == "support" and care == "lines":
         return caring_answer(rng.random()), "answer was written beforehand"
-    return (yield from own_answer(prompt, policy, max_tokens, decision == "support", answers)), "own answer complies"
+    return (yield from own_answer(prompt, max_tokens, decision == "support", answers)), "own answer complies"
 
 
-def own_answer(prompt: Prompt, policy: Policy, max_tokens: int, support: bool = False, tries: int = 1) -> Flow[str]:
+def own_answer(prompt: Prompt, max_tokens: int, support: bool = False, tries: int = 1) -> Flow[str]:
     """The target model's own reply, its thought removed, cut back to whole sentences: the greedy one, or else the first of `tries` - 1
     samples that will do.
 

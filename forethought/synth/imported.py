@@ -22,15 +22,14 @@ from forethought.errors import ForethoughtError, first_line, nearest
 from forethought.policy import Policy
 from forethought.records import LABELS, Decision, Example, Label, Message, Prompt, Rejected, make_prompt
 from forethought.refusals import classify
-from forethought.synth import Made
 
 PROMPTS, RESPONSES = ("prompt", "question", "instruction", "input"), ("response", "output", "completion", "answer")
 # (messages or text, thought, answer, other fields)
 Read = tuple[Any, str | None, str, dict[str, Any]]
 
 
-def import_rows(form: str, path: Path, policy: Policy, label: Label | None = None) -> Iterator[tuple[int, Made]]:
-    """(row number, example or reject) of every row. `label` is for rows that have none; without it the answer decides.
+def import_rows(form: str, path: Path, policy: Policy, label: Label | None = None) -> Iterator[Example | Rejected]:
+    """The example or reject of every row. `label` is for rows that have none; without it the answer decides.
 
     Raises ForethoughtError for an unknown form or a row that does not have it.
     """
@@ -62,7 +61,7 @@ def import_rows(form: str, path: Path, policy: Policy, label: Label | None = Non
             record.model_dump_json()  # fails for half a surrogate pair, which no run could write
         except ValueError as error:
             raise ForethoughtError(f"{path.name}, row {number}: {first_line(error)}") from error
-        yield number, [record]
+        yield record
 
 
 def _judge(

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from forethought.config import describe_validation, read_yaml
+from forethought.config import read_yaml, validated
 from forethought.errors import ForethoughtError
 from forethought.flow import Flow, RoleName
 from forethought.policy import Category
@@ -67,10 +67,7 @@ def load_guidelines(name: str) -> Guidelines:
         text = Path(name).read_bytes()
     else:
         raise ForethoughtError(f"no guidelines '{name}': neither shipped ones nor a file. Copy the shipped srg.yaml.")
-    try:
-        found = Guidelines.model_validate(read_yaml(name, text))
-    except ValidationError as error:
-        raise ForethoughtError(f"guidelines '{name}': {describe_validation(error, Guidelines)}") from error
+    found = validated(Guidelines, read_yaml(name, text), f"guidelines '{name}'")
     known = {"intent", "category", "decision", *LISTS}
     for clause in found.clauses:
         for line in (*clause.refuse, *clause.support, *clause.answer):

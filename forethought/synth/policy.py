@@ -7,22 +7,23 @@ is ours. The policy text is not part of the training row, so that the model lear
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
 
 from forethought.errors import AskFailed
-from forethought.flow import Ask, Choose, Flow, Logprobs, Rng
+from forethought.flow import Ask, Choose, Flow, Logprobs
 from forethought.policy import Category, Policy, as_clauses
 from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Prompt, Sampling
 from forethought.replies import reply_of
-from forethought.synth import Made, Synthesizer
+from forethought.synth import Synthesizer
 from forethought.synth.common import PACKAGE, Care, Reject
 from forethought.synth.evolve import Rewrite
 from forethought.synth.guard import Guard
 from forethought.synth.outline import load_guidelines
-from forethought.synth.reasoned import Draft, Form, Plan, instructions, synthesize
+from forethought.synth.reasoned import Draft, Form, Plan, instructions, synthesizer
 
 SCORES = re.compile(r"\s*compliance:\s*(\d{1,2})\s*\n\s*relevance:\s*(\d{1,2})\s*\n\s*accuracy:\s*(\d{1,2})\s*", re.I)
 CRITERIA = ("compliance", "relevance", "accuracy")
@@ -50,19 +51,11 @@ def policy(
         shown = [category] if category else [c for c in policy.categories if c.respond != "answer"]
         return instructions("policy", policy="\n\n".join(map(as_clauses, shown)), hint=told)
 
-    def score(prompt: Prompt, draft: Draft, rules: Policy) -> Flow[float]:
-        return (yield from score_draft(prompt, draft, least))
-
     plan = Plan(
         "policy", policy, load_guidelines(guidelines), system, form=form, hint=hint, samples=samples, guard=guard,
-        max_tokens=max_tokens, score=score, answers=answers, care=care, variants=variants, rewrite=rewrite,
+        max_tokens=max_tokens, score=partial(score_draft, least=least), answers=answers, care=care, variants=variants, rewrite=rewrite,
     )  # fmt: skip
-
-    def make(prompt: Prompt) -> Flow[Made]:
-        rng = yield Rng()
-        return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
-
-    return make
+    return synthesizer(plan)
 
 
 def score_draft(prompt: Prompt, draft: Draft, least: float) -> Flow[float]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from forethought.errors import AskFailed
-from forethought.flow import Ask, Flow, RoleName
+from forethought.flow import Ask, Flow, Rng, RoleName
 from forethought.policy import Category, Policy
 from forethought.prompts import fill, fill_messages, read_prompt
 from forethought.records import Decision, Example, Messages, Prompt, Rejected, Sampling
 from forethought.refusals import classify
 from forethought.replies import reply_of
-from forethought.synth import Made
+from forethought.synth import Made, Synthesizer
 from forethought.synth.common import PACKAGE, Care, Reject, answer_to, reasoned_refusal, repeats_run
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.guard import Guard, guard_check
@@ -50,7 +50,7 @@ class Plan:
     care: Care = "own"
     variants: int = 0
     rewrite: Rewrite = "auto"
-    score: Callable[[Prompt, Draft, Policy], Flow[float]] | None = None
+    score: Callable[[Prompt, Draft], Flow[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,17 @@ class Draft:
     decisive: tuple[str, ...]
     sample: int
     score: float | None = None
+
+
+def synthesizer(plan: Plan) -> Synthesizer:
+    """What makes a prompt's example by a plan."""
+
+    def make(prompt: Prompt) -> Flow[Made]:
+        rng = yield Rng()
+        assert isinstance(rng, random.Random)
+        return (yield from synthesize(plan, prompt, rng))
+
+    return make
 
 
 def synthesize(plan: Plan, prompt: Prompt, rng: random.Random) -> Flow[Made]:
@@ -124,7 +135,7 @@ def _best(
                 yield from guard_check(prompt, draft.answer, plan.guard)
             # A teacher that is led has its scores compared only, so a single draft of its needs none.
             if plan.score and (not led or min(plan.samples, len(intents)) > 1):
-                draft = replace(draft, score=(yield from plan.score(prompt, draft, plan.policy)))
+                draft = replace(draft, score=(yield from plan.score(prompt, draft)))
             kept.append(draft)
         except Reject as reject:
             fault = reject
@@ -142,7 +153,7 @@ def _answer(plan: Plan, prompt: Prompt, category: Category | None, decision: Dec
     `answer_to` gives."""
     if decision == "refuse":
         return reasoned_refusal(rng.random(), category.name if category else "the rules")
-    answer, _ = yield from answer_to(prompt, plan.policy, decision, rng, plan.max_tokens, plan.answers, plan.care)
+    answer, _ = yield from answer_to(prompt, decision, rng, plan.max_tokens, plan.answers, plan.care)
     return answer
 
 

@@ -39,7 +39,7 @@ def refusal(
             if decision == "refuse":
                 answer = rng.choice(plain_refusals())
             else:
-                answer, *check = yield from answer_to(prompt, policy, decision, rng, max_tokens, answers, care)
+                answer, *check = yield from answer_to(prompt, decision, rng, max_tokens, answers, care)
             if guard:
                 yield from guard_check(prompt, answer, guard)
                 check.append("guard calls the answer safe")

@@ -166,7 +166,7 @@ def same_request(said: str, request: str) -> bool:
     return shared >= 0.6 * len(words) and shared >= (0.35 if len(asked) <= 20 else 0.25) * len(asked)
 
 
-NEUTRAL = "find understand learn explain advice information ways instructions create write give tell"
+COMMON_ASKS = "find understand learn explain advice information ways instructions create write give tell"
 KNOWING = re.compile(
     r"(?:me to|help|advice|an? |the |to (?:know|learn|understand|find out|ask|hear|get|see|be told|explain)\b)", re.I
 )
@@ -176,7 +176,7 @@ DENIAL = re.compile(r"\b(?:no|not|never|without)\b|n't\b", re.I)
 def keeps_request(said: str, request: str) -> bool:
     """Whether a weak teacher's restatement is as faithful as the rule's, by what such teachers get wrong: it brings in nothing of its
     own, keeps at least 60% of the request's content words, denies what the request denies, and makes no order of a question."""
-    words, asked = content_words(said) - content_words(NEUTRAL), content_words(request)
+    words, asked = content_words(said) - content_words(COMMON_ASKS), content_words(request)
     if words - asked or len(words & asked) < 0.6 * len(asked):
         return False
     if bool(DENIAL.search(said)) != bool(DENIAL.search(request)):

@@ -29,7 +29,7 @@ from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_fir
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.guard import Guard, guard_check
 from forethought.synth.restate import PREFIX, RULE, restate
-from forethought.synth.teacher import NEUTRAL, check_label, is_led, rank, violated
+from forethought.synth.teacher import NEUTRAL, check_label, is_led, rank, refuses, violated
 
 Ways = Literal["auto", "json", "steps"]
 # Of a strong teacher's JSON, and of one that is led: only the latter is held against the request's own words.
@@ -92,7 +92,7 @@ def scot(
                     raise Reject("no rule violated")
                 answer, check = reasoned_refusal(drawn.random(), category.name), "refusal names the rule"
             else:
-                answer, check = yield from answer_to(prompt, policy, decision, drawn, max_tokens, answers, care)
+                answer, check = yield from answer_to(prompt, decision, drawn, max_tokens, answers, care)
             if guard:
                 yield from guard_check(prompt, answer, guard)
         except Reject as reject:
@@ -175,8 +175,7 @@ def read_metadata(text: str, prompt: Prompt, policy: Policy, decision: Decision,
     try:
         found: Any = json.loads(body)
     except (ValueError, RecursionError):
-        refused = not text.strip() or classify(text).label == "refusal"
-        raise Reject("teacher refused the task" if refused else "teacher broke the JSON", text[:200]) from None
+        raise Reject("teacher refused the task" if refuses(text) else "teacher broke the JSON", text[:200]) from None
     violations = found.get("violations", {}) if isinstance(found, dict) else None
     if not isinstance(violations, dict) or not isinstance(found.get("intent"), str):
         raise Reject("teacher broke the JSON", text[:200])

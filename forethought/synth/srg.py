@@ -10,15 +10,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from forethought.flow import Flow, Rng
 from forethought.policy import Category, Policy
 from forethought.records import Decision, Prompt
-from forethought.synth import Made, Synthesizer
+from forethought.synth import Synthesizer
 from forethought.synth.common import Care
 from forethought.synth.evolve import Rewrite
 from forethought.synth.guard import Guard
 from forethought.synth.outline import Clause, Guidelines, as_instructions, load_guidelines
-from forethought.synth.reasoned import Form, Plan, instructions, synthesize
+from forethought.synth.reasoned import Form, Plan, instructions, synthesizer
 
 BARE = Guidelines(
     name="none",
@@ -71,9 +70,4 @@ def srg(
         "srg", policy, clauses, system, form=form, hint=hint, samples=samples, filter=filter, guard=guard, max_tokens=max_tokens,
         answers=answers, care=care, variants=variants, rewrite=rewrite,
     )  # fmt: skip
-
-    def make(prompt: Prompt) -> Flow[Made]:
-        rng = yield Rng()
-        return (yield from synthesize(plan, prompt, rng))  # type: ignore[arg-type]
-
-    return make
+    return synthesizer(plan)

@@ -1,7 +1,7 @@
-"""What synthesizers ask a teacher: to choose, to restate a request, to name the category, and (a strong one) to write the whole.
+"""What synthesizers ask a teacher: to choose, to name the category, to decide without the label, and (a strong one) to write the whole.
 
 A weak teacher is helped. It chooses between given texts by likelihood, calibrated against a request without content (Zhao et al. 2021,
-arXiv 2102.09690), instead of writing; and of its restatements that one is kept from which the request itself follows best.
+arXiv 2102.09690), instead of writing.
 A chat server gives no likelihoods: there the teacher answers in words, and what it says is parsed strictly.
 """
 
@@ -174,7 +174,7 @@ def write_freely(role: RoleName, messages: Messages, sample: int, max_tokens: in
     match = FREE.fullmatch(reply.text)
     if not match:
         raise Reject(
-            "teacher refused the task" if _refuses(reply.text) else "teacher broke the format", reply.text[:200]
+            "teacher refused the task" if refuses(reply.text) else "teacher broke the format", reply.text[:200]
         )
     decision = next(d for d in VERDICTS if d == match["decision"].lower())
     if any(tag in reply.text for tag in (OPEN, CLOSE)):
@@ -182,7 +182,8 @@ def write_freely(role: RoleName, messages: Messages, sample: int, max_tokens: in
     return Written(match["thought"], decision, match["answer"].strip())
 
 
-def _refuses(text: str) -> bool:
+def refuses(text: str) -> bool:
+    """Whether a teacher's reply refuses the task, or says nothing."""
     return not text.strip() or classify(text).label == "refusal"
 
 

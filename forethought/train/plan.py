@@ -13,7 +13,7 @@ from pathlib import Path
 
 from forethought.chat import encode_example
 from forethought.config import TrainConfig
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, first_line
 from forethought.models import deployment, locate_weights
 from forethought.models.hub import is_out_of_reach
 from forethought.records import Example
@@ -51,7 +51,7 @@ def shape_of(model: str) -> Shape:
         found = SIZE.search(Path(model).name.replace("-", " ").replace("_", " "))
         if found is None:
             raise ForethoughtError(
-                f"the configuration of '{model}' cannot be reached ({str(error).strip().splitlines()[0][:120]}), and its name "
+                f"the configuration of '{model}' cannot be reached ({first_line(error)[:120]}), and its name "
                 "says no size such as 8B."
             ) from error
         count = float(found[1]) * (1e9 if found[2] in "bB" else 1e6)

@@ -20,8 +20,8 @@ from forethought.records import Record
 
 # Fewer goals than this on a side give no number.
 LEAST = 8
-# Relabellings behind a p value; and rows a side of the kernel, which is a square of them.
-SHUFFLES, RELABELLED, KERNEL_ROWS = 199, 999, 1000
+# Relabellings behind a p value; rows a side of the kernel, which is a square of them; and random halves behind a floor.
+SHUFFLES, RELABELLED, KERNEL_ROWS, SPLITS = 199, 999, 1000, 20
 DIGITS = 6
 
 
@@ -105,15 +105,15 @@ def distance(first: tuple[str, Side], second: tuple[str, Side], rng: np.random.G
     )
 
 
-def floor(of: str, side: Side, rng: np.random.Generator, splits: int = 20) -> Floor:
+def floor(of: str, side: Side, rng: np.random.Generator) -> Floor:
     """The distances between halves of one side."""
     goals = numbered(side.goals)
     number = int(goals.max(initial=-1)) + 1
-    found = Floor(of=of, n=len(side.goals), splits=splits)
+    found = Floor(of=of, n=len(side.goals), splits=SPLITS)
     if number < 2 * LEAST:
         return found
     pads, mmds = [], []
-    for _ in range(splits):
+    for _ in range(SPLITS):
         half = np.zeros(number, dtype=bool)
         half[rng.permutation(number)[: number // 2]] = True
         on = half[goals][:, None]

@@ -11,12 +11,12 @@ import numpy as np
 from forethought.analysis.divergence.distance import Distance, Floor, Side, distance, floor, tidy
 from forethought.analysis.divergence.probe import BENIGN, HARMFUL, Projection, Transfer, projections, transfer
 from forethought.analysis.divergence.subspace import Array, Rows, Scale, joined, on_axes, principal, scale_of, scaled
+from forethought.analysis.summary import DIRECT
 from forethought.errors import ForethoughtError
 from forethought.records import Record, digest
 
 # Where a model is looked at: the last token before it speaks, and the one from which the first word of its answer comes.
 Position = Literal["prompt", "answer"]
-DIRECT = "direct"
 # Points of a label that the map keeps, on the same prompts for every attack.
 SPOTS = 120
 

@@ -12,7 +12,8 @@ Row = dict[str, Any]
 
 def measured_rows(model: str, looked: Looked) -> Iterator[Row]:
     """Every number of one look: a row a distance, a floor, a probe and a projection, told apart by `row`."""
-    where = _where(model, looked)
+    about = ("position", "depth", "layer", "attack")
+    where = {"model": model} | {name: getattr(looked, name) for name in about}
     for distance in looked.distances:
         yield {"row": "distance", **where, **distance.model_dump()}
     for floor in looked.floors:
@@ -28,19 +29,3 @@ def measured_rows(model: str, looked: Looked) -> Iterator[Row]:
         yield {"row": "called harmful", **where, "label": label, **called.model_dump()}
     for projection in looked.projections:
         yield {"row": "projection", **where, **projection.model_dump()}
-
-
-def map_rows(model: str, looked: Looked) -> Iterator[Row]:
-    """Every point of one look's map."""
-    for spot in looked.spots:
-        yield {**_where(model, looked), **spot.model_dump(), "shown": looked.shown}
-
-
-def _where(model: str, looked: Looked) -> Row:
-    return {
-        "model": model,
-        "position": looked.position,
-        "depth": looked.depth,
-        "layer": looked.layer,
-        "attack": looked.attack,
-    }

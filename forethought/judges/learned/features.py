@@ -64,11 +64,6 @@ def features(
     )
 
 
-def width(vocabulary: Sequence[str], rules: Sequence[str], dimensions: int) -> int:
-    """How long a row is."""
-    return len(vocabulary) + len(rules) + len(FACTS) + dimensions
-
-
 def once(embed: Callable[[Sequence[str]], Vector], size: int = 16384) -> EmbedOne:
     """The embedding of one text at a time, so that it cannot depend on its neighbours; those of the last `size` texts are kept."""
 

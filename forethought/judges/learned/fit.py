@@ -29,6 +29,7 @@ EMBEDDER = "minilm"
 FOLDS = 5
 FAR = 0.35  # Requests whose embeddings are less alike than this are about something else.
 ENOUGH = 10  # A sequence of words counts where so many fitted answers have it.
+STEPS = 25  # Of Newton's method, at most.
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def table(
     return np.stack([features(c.answer, c.prompt, vocabulary, rules, chars, embed) for c in cases])
 
 
-def logistic(x: Array, y: Array, penalty: float, steps: int = 25) -> tuple[Array, float]:
+def logistic(x: Array, y: Array, penalty: float) -> tuple[Array, float]:
     """(weights, bias) of an L2-penalised logistic regression, by Newton's method in the space of the rows: there are fewer rows
     than columns. The bias is not penalised."""
     middle = x.mean(axis=0)
@@ -126,7 +127,7 @@ def logistic(x: Array, y: Array, penalty: float, steps: int = 25) -> tuple[Array
     kernel = x @ x.T / penalty
     n = len(y)
     alpha, bias = np.zeros(n), 0.0
-    for _ in range(steps):
+    for _ in range(STEPS):
         values = kernel @ alpha + bias
         p = 1 / (1 + np.exp(-np.clip(values, -30, 30)))
         spread = np.maximum(p * (1 - p), 1e-6)
