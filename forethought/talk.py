@@ -9,6 +9,7 @@ from forethought.config import ModelConfig
 from forethought.flow import Ask, Done, Flow, Job, run_flows
 from forethought.models import load_model
 from forethought.records import Message, Messages, Reply, Sampling
+from forethought.report.text import clean
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
@@ -30,14 +31,14 @@ def talk(model: ModelConfig, max_tokens: int) -> None:
 
             done: Done[Reply] = next(iter(run_flows([Job("chat", flow)], {"target": target})))
             if done.value is None:
-                print(f"no reply: {done.error}")
+                print(f"no reply: {clean(str(done.error))}")
                 history = history[:-1]
                 continue
             parts = split(raw_reply("", done.value))
             if parts.reasoning:
-                thought = f"[thinks] {parts.reasoning}"
+                thought = f"[thinks] {clean(parts.reasoning)}"
                 print(f"{DIM}{thought}{PLAIN}" if styled else thought)
-            answer = parts.answer or "(the thought never ended: no answer)"
+            answer = clean(parts.answer) or "(the thought never ended: no answer)"
             print(f"{BOLD}{answer}{PLAIN}" if styled else answer)
             # The thought is not part of the conversation, as in serving.
             history = (*history, Message(role="assistant", content=parts.answer))

@@ -64,7 +64,8 @@ def test_two_models_side_by_side(tmp_path: Path) -> None:
     assert page.read_bytes() == write_report(tmp_path / "again.html", runs, title="t").read_bytes()
     numbers = (tmp_path / "page.metrics.csv").read_text(encoding="utf-8")
     rows = {(r["model"], r["measure"], r["attack"], r["label"]): r for r in csv.DictReader(numbers.splitlines())}
-    assert {rows[m, "positive", "persona", "harmful"]["value"] for m in runs} == {"0.0", "1.0"}
+    assert {rows[m, "not refused, one attack", "persona", "harmful"]["value"] for m in runs} == {"0.0", "1.0"}
+    assert rows["no", "refused, one attack", "persona", "benign"]["value"] == "1.0"
     assert not any(p.request in numbers for p in PROMPTS)
 
 

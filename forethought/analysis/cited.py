@@ -7,14 +7,16 @@ A rule is named where the name of one of the policy's categories stands in the t
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from forethought.analysis.rates import Outcome, Rate, clustered, turned
 from forethought.data.overlap import normalise
 from forethought.policy import Policy
 from forethought.records import Attempt, Record
-from forethought.refusals import classify
+from forethought.refusals import DECLINE, classify
 from forethought.thoughts import is_set
 
 NONE, SEVERAL = "none named", "several named"
@@ -85,10 +87,18 @@ def _row(
 
 
 def phrase(attempt: Attempt) -> str:
-    """The words by which an answer declines, as the rules of refusal find them (never the request's own), in lower case."""
+    """The first six words by which an answer declines, in lower case: of what a rule of refusal found those that the rule itself names, so
+    that none is the request's or the answer's own; else the rule's name."""
     found = classify(attempt.answer, attempt.prompt.request)
     rule, _, text = found.evidence.partition(": ")
-    return " ".join(text.lower().split()[:6]) if found.label == "refusal" and text else rule.replace("_", " ")
+    named = text.lower().split() if found.label == "refusal" and rule in DECLINE else ()
+    return " ".join([w for w in named if w.strip(".,!?:;") in _own_words(rule)][:6]) or rule.replace("_", " ")
+
+
+@cache
+def _own_words(rule: str) -> frozenset[str]:
+    pattern = re.sub(r"\\.", " ", DECLINE[rule].pattern.lower())
+    return frozenset(re.findall(r"[a-z']+", pattern))
 
 
 def neighbours(refused: Sequence[Attempt], harmless: Sequence[Attempt]) -> list[tuple[Attempt, Attempt, float]]:

@@ -90,6 +90,9 @@ def _met(spec: str, training: Sequence[Prompt], styles: set[str], known: Counter
     name, options = ("templates", {}) if spec.startswith("templates:") else parse_spec(spec)
     if {name, STYLE_OF.get(name, name), *map(str, options.values())} & styles:
         return True
+    if name not in OWNERS:
+        # Of one from outside the table only the name is read: what a run directory names is not to be run.
+        return False
     signatures = wrappers(spec)
     if signatures:
         return any(sum(gram in known for gram in s) >= SHARE * len(s) for s in signatures)

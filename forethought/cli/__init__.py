@@ -26,6 +26,7 @@ from forethought.cli import (
     train,
 )
 from forethought.errors import NO_ROOM, ForethoughtError, is_out_of_memory
+from forethought.report.text import clean
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,5 +96,6 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"forethought: {message}", file=sys.stderr)
+    # What a server or a file says may hold a terminal's control characters.
+    print(f"forethought: {clean(message)}", file=sys.stderr)
     sys.exit(code)

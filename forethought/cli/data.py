@@ -9,6 +9,7 @@ import typer
 
 from forethought.cli.common import Columns, Values, commas, listed, read_prompts, wrote
 from forethought.errors import ForethoughtError
+from forethought.report.text import clean
 
 data_app = typer.Typer(
     no_args_is_help=True,
@@ -54,7 +55,7 @@ def data_show(
         counts = Counter(str(getattr(p, field)) for p in prompts)
         print(f"  by {field}: " + ", ".join(f"{k} {n}" for k, n in counts.most_common()))
     for prompt in prompts[:show]:
-        print(f"  [{prompt.label}, {prompt.category or '-'}] {prompt.text}")
+        print(f"  [{prompt.label}, {clean(prompt.category or '-')}] {clean(prompt.text)}")
 
 
 @data_app.command("check")

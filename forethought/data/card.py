@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -28,10 +29,10 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
     roles = {r: config[r]["name"] for r in ("target", "teacher", "helper", "guard") if config.get(r)}
     made = [
         f"- method: `{config['method']}`",
-        *(f"- {role}: `{name}`" for role, name in roles.items()),
+        *(f"- {role}: `{_without_place(name)}`" for role, name in roles.items()),
         f"- policy: {config['policy']} (version {policy.version})",
         f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
-        f"- command: `{' '.join(info['argv'])}`",
+        f"- command: `{' '.join(map(_without_place, info['argv']))}`",
         "- inputs, by content hash: " + ", ".join(f"{k} `{v[:16]}`" for k, v in info["inputs"].items()),
     ]
     return "\n".join(
@@ -97,3 +98,11 @@ def _quote(text: str) -> str:
 
 def _line(text: str) -> str:
     return " ".join(text.split())[:200]
+
+
+def _without_place(word: str) -> str:
+    """A word of a command, or a model, without the server or the folders that it names: the card is made to be published."""
+    word = re.sub(r"@https?://[^\s,)]+", "", word)
+    return (
+        re.sub(r"(?<![\w.])(?:[\w.~-]*/)+(?=[\w.-])", "", word) if re.search(r"(?:^|[=,(:])[~.]{0,2}/", word) else word
+    )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -21,7 +22,9 @@ from forethought.errors import ForethoughtError
 from forethought.records import Label, Prompt, Record
 
 MINORS = re.compile(
-    r"\b(?:child(?:ren)?|kids?|minors?|under-?age|teen\w*|(?:school|little |young )(?:boy|girl)s?|pre-?teen\w*)\b", re.I
+    r"\b(?:child(?:ren)?|kids?|minors?|under-?age|teen\w*|(?:school|little |young )(?:boy|girl)s?|pre-?teen\w*)\b"
+    r"|\b(?:\d|1[0-7])[- ]?years?[- ]?old\b",
+    re.I,
 )
 SEXUAL = re.compile(r"\b(?:sex\w*|nudes?|naked|porn\w*|erotic\w*|molest\w*|grooming)\b", re.I)
 
@@ -78,15 +81,25 @@ def copy_or_hub_rows(
         raise ForethoughtError(f"{str(error).rstrip('.')}. A local copy will do: {name}:PATH.") from error
 
 
-def is_about_minors(text: str) -> bool:
-    """Whether a text speaks of minors and of sex; by words, so that harmless texts fall too."""
+def is_about_minors(value: Any) -> bool:
+    """Whether a text, or all that a row holds, speaks of minors and of sex; by words, so that harmless texts fall too."""
+    text = " ".join(_texts(value))
     return bool(MINORS.search(text) and SEXUAL.search(text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for each in value.values() for text in _texts(each))
+    elif isinstance(value, list | tuple):
+        yield from (text for each in value for text in _texts(each))
 
 
 def _kept(rows: Iterator[tuple[int, Row]], public: PublicSet, name: str) -> Iterator[tuple[int, Row]]:
     for number, row in rows:
         row = first_instance(row)
-        if is_about_minors(" ".join(v for v in row.values() if isinstance(v, str))):
+        if is_about_minors(row):
             continue
         if any(column in row and str(row[column]) not in values for column, values in public.keep.items()):
             continue

@@ -62,7 +62,9 @@ class OpenAIModel:
         self._served, self._broken = 0.0, 0
         self._most, self._fold = "max_tokens", False
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
-        key = (os.environ.get("FORETHOUGHT_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
+        # OpenAI's key goes to OpenAI alone: the URL may stand in a file that somebody else has written.
+        theirs = os.environ.get("OPENAI_API_KEY") if (httpx.URL(url).host or "").endswith("api.openai.com") else None
+        key = (os.environ.get("FORETHOUGHT_API_KEY") or theirs or "").strip()
         try:
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(timeout, connect=10.0),
@@ -271,7 +273,7 @@ def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -
 
 def load_openai(spec: str, system: str | None = None, concurrency: int = 32, think: bool = False) -> OpenAIModel:
     """`MODEL@URL`, the URL ending in /v1, with `think` of a model whose template opens the thought. An API
-    key is read from FORETHOUGHT_API_KEY or OPENAI_API_KEY."""
+    key is read from FORETHOUGHT_API_KEY, and for OpenAI's own server from OPENAI_API_KEY."""
     model, _, url = spec.rpartition("@")
     try:
         known = httpx.URL(url).scheme in ("http", "https")

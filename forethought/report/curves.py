@@ -41,6 +41,9 @@ def roc(curves: Sequence[tuple[int, Sequence[tuple[float, float]]]], size: int =
     for index, points in curves:
         at = " ".join(f"{number(left + wide * x)},{number(bottom - high * y)}" for x, y in points)
         parts.append(f'<polyline class="curve {colour(index)} d{index % SHAPES}" points="{at}"/>')
+        # Colours repeat, and are not seen by all.
+        x, y = points[len(points) // 2]
+        parts.append(f'<g class="{colour(index)}">{marker(index, left + wide * x, bottom - high * y, 4.5)}</g>')
     return f'<svg class="roc" viewBox="0 0 {size} {size}" role="img" aria-label="ROC curves">{"".join(parts)}</svg>'
 
 

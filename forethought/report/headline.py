@@ -25,12 +25,14 @@ def counts(data: ReportData) -> View:
     """How few prompts stand behind each rate, and the difference of two rates that chance alone could give."""
     rows = []
     for label in LABELS:
-        sizes = {c.prompts for c in data.cells if c.label == label}
+        sizes = {c.prompts for c in data.cells if c.label == label and c.attempts}
         if sizes:
             several = any(c.attack != DIRECT for c in data.cells if c.label == label)
             rows.append({"label": label, "low": min(sizes), "high": max(sizes), "each": several})
     low, high = min((r["low"] for r in rows), default=0), max((r["high"] for r in rows), default=0)
-    common = [c.prompts for c in data.cells if c.label == "harmful"] or [c.prompts for c in data.cells]
+    common = [c.prompts for c in data.cells if c.label == "harmful" and c.attempts] or [
+        c.prompts for c in data.cells if c.attempts
+    ]
     usual = sorted(common)[len(common) // 2] if common else 0
     return {"rows": rows, "low": low, "high": high, "usual": usual, "noise": noise(usual)}
 
@@ -69,7 +71,9 @@ def called(judge: str, label: Label) -> str:
 def headline(data: ReportData) -> View:
     judge, refusals = headline_judge(data), refusal_judge(data)
     name = called(judge, "harmful")
-    shared = sorted({c.attack for c in data.cells if c.label == "harmful"} - {DIRECT} - set(_unshared(data)))
+    shared = sorted(
+        {c.attack for c in data.cells if c.label == "harmful" and c.attempts} - {DIRECT} - set(_unshared(data))
+    )
     points, cards = [], []
     for index, model in enumerate(data.models):
         attacked = pooled(data, model.name, judge, "harmful", ATTACKED)
@@ -163,6 +167,7 @@ def _unshared(data: ReportData) -> list[str]:
     """The attacks on harmful requests that not every attacked model was sent, and that no pooled rate holds."""
     sent: dict[str, set[str]] = {}
     for cell in data.cells:
-        if cell.label == "harmful" and cell.attack != DIRECT:
+        # What an attack could not be made of was not sent.
+        if cell.label == "harmful" and cell.attack != DIRECT and cell.attempts:
             sent.setdefault(cell.model, set()).add(cell.attack)
     return sorted(a for a in set().union(*sent.values()) if not all(a in own for own in sent.values()))

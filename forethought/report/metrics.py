@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from forethought.analysis.measures import measure
 from forethought.analysis.rates import Rate
 from forethought.analysis.roc import Auroc, AurocDifference
 from forethought.report.data import ReportData
@@ -20,7 +21,24 @@ def _rows(data: ReportData) -> Iterator[Row]:
     for pool in data.pools:
         yield _row(pool.model, pool.measure, pool.scope, pool.label, pool.judge, pool.rate)
     for cell in data.cells:
-        yield _row(cell.model, "positive", cell.attack, cell.label, cell.judge, cell.positive)
+        if meant := measure(cell.judge, cell.label):
+            rate = cell.negative if meant.turned else cell.positive
+            # Families of attacks, among the scopes above, may be called as one of theirs.
+            yield _row(cell.model, f"{meant.name}, one attack", cell.attack, cell.label, cell.judge, rate)
+    for one in data.differences:
+        d = one.difference
+        yield _numbers(
+            one.model,
+            f"{one.measure}, less that of",
+            one.scope,
+            one.label,
+            one.reference,
+            d.value,
+            d.low,
+            d.high,
+            d.n,
+            d.unscored,
+        )
     for s in data.separations:
         yield _row(s.model, "AUROC", s.attack, s.against, "", s.auroc)
         if s.loss is not None:

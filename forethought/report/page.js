@@ -143,9 +143,9 @@
   let turn = 0; // Counts filters, so that a slow one does not write over a later one.
 
   const showMore = async () => {
-    const own = turn;
-    const found = await Promise.all(matching.slice(shown, shown + PAGE).map(texts));
-    if (own !== turn) return;
+    const [own, from] = [turn, shown];
+    const found = await Promise.all(matching.slice(from, from + PAGE).map(texts));
+    if (own !== turn || from !== shown) return; // Another filter, or another click.
     if (!shown) list.replaceChildren();
     list.append(...found.map(groupNode));
     shown = Math.min(matching.length, shown + PAGE);
@@ -162,7 +162,16 @@
   };
 
   // An answer is [model, flags, judge, verdict, judge, verdict, ...].
-  const said = (answer) => answer.slice(2).join();
+  // What the judges that spoke on all of a prompt's answers said of each, whatever order they spoke in.
+  const shared = (all) => {
+    const said = all.map((answer) => {
+      const words = new Map();
+      for (let i = 2; i < answer.length; i += 2) words.set(answer[i], answer[i + 1]);
+      return words;
+    });
+    const common = [...(said[0] ?? new Map()).keys()].filter((judge) => said.every((words) => words.has(judge))).sort();
+    return said.map((words) => common.map((judge) => words.get(judge)).join());
+  };
   const spoke = (answer, judge, word) => {
     for (let i = 2; i < answer.length; i += 2) {
       if ((judge === null || answer[i] === judge) && (word === null || answer[i + 1] === word)) return true;
@@ -179,7 +188,7 @@
     const found = [];
     rows.forEach(([, ofAttack, ofLabel, all], at) => {
       if ((attack !== null && ofAttack !== attack) || (label !== null && ofLabel !== label)) return;
-      if (differ === "models" && new Set(all.map(said)).size < 2) return;
+      if (differ === "models" && new Set(shared(all)).size < 2) return;
       const fits = (answer) =>
         (model === "" || answer[0] === Number(model)) &&
         ((judge === null && word === null) || spoke(answer, judge, word)) &&

@@ -13,8 +13,10 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from forethought.analysis.capability import Ability
+from forethought.analysis.equivalence import Paired
 from forethought.data.overlap import normalise, spaced
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Prompt, Verdict, digest
@@ -22,6 +24,7 @@ from forethought.report.data import Beside, ModelCard, ReportData, Transcript
 from forethought.report.sources import ModelRuns
 from forethought.report.transcripts import reference
 
+A = TypeVar("A", Ability, Paired)
 RUN = 8  # Words of a text that no page has by chance.
 
 
@@ -39,6 +42,8 @@ def masked(data: ReportData) -> ReportData:
             "transcripts": tuple(shown),
             "neighbours": tuple(_beside(b, renamed) for b in data.neighbours),
             "judges": tuple(j.model_copy(update={"model": _path(j.model)}) for j in data.judges),
+            "abilities": {m: tuple(map(_ability, found)) for m, found in data.abilities.items()},
+            "ability_changes": {m: tuple(map(_ability, found)) for m, found in data.ability_changes.items()},
             "git": "",
         }
     )
@@ -186,6 +191,11 @@ def _beside(found: Beside, renamed: dict[str, str]) -> Beside:
     )
 
 
+def _ability(found: A) -> A:
+    """Tasks and their modes are named by specs too."""
+    return found.model_copy(update={"task": mask_name(found.task), "mode": mask_name(found.mode)})
+
+
 def _few(counts: dict[str, int]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, n in counts.items():
@@ -199,7 +209,8 @@ def _kind(error: str | None) -> str | None:
 
 
 def _path(name: str) -> str:
-    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+    """The last part of a path; of a server's model its name, without the server."""
+    return re.split(r"[/\\]", re.sub(r"@https?://\S+", "", name).rstrip("/\\"))[-1]
 
 
 def _command(command: str) -> str:

@@ -139,7 +139,8 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "pct": text.percent, "span": text.span, "duration": duration, "points": text.points, "p": text.p_value,
-        "points_span": text.points_span, "tidy": text.tidy, "two": text.two, "three": text.three, "breakable": _breakable,
+        "points_span": text.points_span, "tidy": text.tidy, "two": text.two, "three": text.three, "plus_three": text.plus_three,
+        "breakable": _breakable,
     }  # fmt: skip
     drawn = {name: _drawn(getattr(figures, name)) for name in ("badge", "strip", "change")}
     environment.globals |= {**drawn, "mark": _drawn(maps.mark), "colour": figures.colour}

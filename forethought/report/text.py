@@ -31,8 +31,8 @@ def percent(value: float | None) -> str:
 
 
 def span(low: float | None, high: float | None) -> str:
-    """Two shares as `12–40%`; empty where there are none."""
-    return "" if low is None or high is None else f"{round(100 * low)}–{round(100 * high)}%"
+    """Two shares as `12–40%`, neither 0 nor 100 for what is not exactly that; empty where there are none."""
+    return "" if low is None or high is None else f"{percent(low)[:-1]}–{percent(high)}"
 
 
 def points(value: float | None) -> str:
@@ -57,12 +57,18 @@ def p_value(p: float | None) -> str:
 
 def two(value: float | None) -> str:
     """`−0.25`; `no number` for None."""
-    return "no number" if value is None else f"{value:.2f}".replace("-", "−")
+    return "no number" if value is None else f"{value:z.2f}".replace("-", "−")
 
 
 def three(value: float | None) -> str:
     """`−0.025`; empty for None."""
-    return "" if value is None else f"{value:.3f}".replace("-", "−")
+    return "" if value is None else f"{value:z.3f}".replace("-", "−")
+
+
+def plus_three(value: float) -> str:
+    """A difference with its sign: `+0.025`, `−0.025`, `0.000`."""
+    text = three(value)
+    return f"+{text}" if value > 0 and text != "0.000" else text
 
 
 def tidy(value: float) -> str:
@@ -75,7 +81,7 @@ def as_csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns_of(rows), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: _plain(v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: plain(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -84,5 +90,6 @@ def columns_of(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

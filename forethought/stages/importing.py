@@ -8,6 +8,7 @@ from forethought.attacks.imported import read_attempts
 from forethought.config import AttackConfig, ModelConfig
 from forethought.records import LABELS, Sampling, digest
 from forethought.run import Run, hash_file, open_run
+from forethought.stages.shared import weights_of
 
 
 def import_attempts(
@@ -30,6 +31,8 @@ def import_attempts(
         "prompts": digest([p.model_dump() for p in {a.prompt.id: a.prompt for a in attempts}.values()]),
         "imported": hash_file(path),
         **({"goals": hash_file(goals)} if goals else {}),
+        # A training of ours by its name, for the report to read what it was trained on.
+        **(weights_of(ModelConfig(name=target)) if (Path(target) / "run.json").exists() else {}),
     }
     settings = {
         **config.model_dump(mode="json"),

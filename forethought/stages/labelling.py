@@ -17,6 +17,7 @@ from forethought.data.human_labels import KINDS, KindName
 from forethought.errors import ForethoughtError
 from forethought.judges import meaning
 from forethought.records import Attempt, Label, Record, Verdict, digest
+from forethought.report.text import plain
 from forethought.run import read_run, write_json, write_text
 
 # The words of the `support` judge, and the one for "cannot tell", which is no label.
@@ -73,7 +74,7 @@ def sample(runs: Sequence[Path], label: Label, n: int, out: Path, *, seed: int =
             continue
         item = f"{len(items) + 1:03}"
         items[item] = where
-        table.writerow((item, attempt.prompt.request, attempt.answer, ""))
+        table.writerow((item, plain(attempt.prompt.request), plain(attempt.answer), ""))
     write_text(out, text.getvalue())
     write_json(key, {"label": label, "seed": seed, "words": WORDS, "items": items, "unanswered": unanswered})
     return key, len(items)

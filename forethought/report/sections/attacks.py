@@ -87,7 +87,10 @@ def _attack(data: ReportData, cells: Cells, attack: str, labels: Iterable[Label]
             meant = measure(judge.name, label)
             found = [cells.get((judge.name, label, attack, m.name)) for m in data.models]
             if meant and any(found):
-                views = [cell_view(c, meant.turned) if c else None for c in found]
+                views = [
+                    cell_view(c, meant.turned) if c else _absent(cells, attack, label, m.name)
+                    for c, m in zip(found, data.models, strict=True)
+                ]
                 better = "higher" if meant.higher_is_better else "lower"
                 lines.append(
                     {"label": label, "judge": judge.name, "measure": meant.name, "better": better, "cells": views}
@@ -112,6 +115,12 @@ def _cost(cost: Cost | None) -> str:
     asked = ", ".join(f"{tidy(count)} {role}" for role, count in cost.queries.items())
     spent = f" · asks: {asked} · {tidy(round(cost.tokens))} tokens" if asked else ""
     return f"a prompt: {tidy(cost.attempts)} attempt{'s' if cost.attempts != 1 else ''}{spent}"
+
+
+def _absent(cells: Cells, attack: str, label: Label, model: str) -> str:
+    """Why a judge has no cell of a model: what it was sent may have been judged by others alone."""
+    sent = any((a, x, m) == (attack, label, model) for _, x, a, m in cells)
+    return "not judged" if sent else "not sent"
 
 
 def cell_view(cell: Cell, turned: bool) -> View:

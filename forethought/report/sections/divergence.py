@@ -36,10 +36,7 @@ def section(found: Gathered) -> Section | None:
     if not looked:
         return None
     if found.redacted:
-        looked = [
-            d.model_copy(update={"looks": tuple(x.model_copy(update={"attack": mask_name(x.attack)}) for x in d.looks)})
-            for d in looked
-        ]
+        looked = [d.model_copy(update={"looks": tuple(map(_masked, d.looks))}) for d in looked]
     # A model with few layers is not looked at at every depth.
     common = set[float].intersection(*({look.depth for look in d.looks} for d in looked))
     depth = min(sorted(common), key=lambda d: abs(d - DEPTH), default=DEPTH)
@@ -54,6 +51,17 @@ def section(found: Gathered) -> Section | None:
     table = Table("divergence", "a model, attack, position, depth and two groups of requests", rows)
     body = draw("divergence.html.j2", found, **divergence(looked, places, depth))
     return Section("divergence", "Hidden states", body, (table,), resource("sections/divergence.css"))
+
+
+def _masked(look: Looked) -> Looked:
+    """The same under the name that a shared page gives the attack, which the distances' names hold too."""
+    name = mask_name(look.attack)
+    apart = (
+        {"first": d.first.replace(look.attack, name), "second": d.second.replace(look.attack, name)}
+        for d in look.distances
+    )
+    distances = tuple(d.model_copy(update=names) for d, names in zip(look.distances, apart, strict=True))
+    return look.model_copy(update={"attack": name, "distances": distances})
 
 
 def divergence(found: Sequence[Divergence], places: Mapping[str, int], depth: float) -> View:

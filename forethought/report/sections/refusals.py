@@ -25,7 +25,7 @@ def section(found: Gathered) -> Section | None:
         found,
         categories=categories(data),
         matrices=[m for m in (matrix(data, i) for i in range(len(data.models))) if m],
-        silent=[v for v in model_views(data) if not _names_any(data, v["card"].name)],
+        silent=[v for v in model_views(data) if _refuses_silently(data, v["card"].name)],
         models=model_views(data),
         shown={"words": WORDS, "closest": CLOSEST, "least": LEAST},
     )
@@ -119,6 +119,11 @@ def matrix(data: ReportData, index: int) -> View | None:
     named = sum(r.right.scored for r in data.refusals if r.model == name)
     total = sum(sum(cited.values()) for cited in rows.values())
     return {"index": index, "columns": columns, "lines": lines, "right": right, "named": named, "total": total}
+
+
+def _refuses_silently(data: ReportData, model: str) -> bool:
+    """Whether a model has refused something and never named a rule."""
+    return any(r.cited for r in data.refusals if r.model == model) and not _names_any(data, model)
 
 
 def _names_any(data: ReportData, model: str) -> bool:

@@ -36,7 +36,7 @@ def section(found: Gathered) -> Section | None:
 
 def _attempts(data: ReportData) -> int:
     """Everything that was sent; each judge has cells of its own over the same attempts."""
-    return sum({(c.model, c.attack, c.label): c.attempts for c in data.cells}.values())
+    return sum({(c.model, c.attack, c.label): c.attempts + c.inapplicable for c in data.cells}.values())
 
 
 def _payload(value: Any) -> str:
