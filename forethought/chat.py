@@ -165,13 +165,14 @@ def encode_example(
     decisive: Sequence[str] = (),
     weight: float = 1.0,
     rest: float = 1.0,
+    end: str | None = None,
 ) -> Encoded:
     """Ids and loss mask of a training row. Prompt and completion are tokenized apart, so that the training prefix is the
     inference prompt token for token. Tokens of the `decisive` texts, looked for in this order, get the loss weight `weight`, all others of
-    the completion `rest`."""
+    the completion `rest`. `end` is the end of a turn, where it is known already."""
     prompt = render_prompt(tokenizer, messages)
     before = encode_prompt(tokenizer, prompt)
-    completion = render_completion(prompt, reasoning, answer, end_of_turn(tokenizer))
+    completion = render_completion(prompt, reasoning, answer, end or end_of_turn(tokenizer))
     after = encode_prompt(tokenizer, completion)
     weights = [rest] * len(after)
     if decisive and weight != rest:
@@ -287,11 +288,13 @@ def check_rows(
     """
     kept: list[Encoded] = []
     total = too_long = 0
+    # Looking through thousands of added tokens takes longer than a row does.
+    end, special = end_of_turn(tokenizer), {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     for messages, reasoning, answer, *rest in rows:
         total += 1
         decisive: Sequence[str] = rest[0] if rest else ()
-        row = encode_example(tokenizer, messages, reasoning, answer, decisive, weight)
-        _check_row(tokenizer, messages, reasoning, answer, row, stops)
+        row = encode_example(tokenizer, messages, reasoning, answer, decisive, weight, end=end)
+        _check_row(tokenizer, messages, reasoning, answer, row, stops, end, special)
         if len(row.ids) > max_length:
             too_long += 1
         else:
@@ -307,13 +310,19 @@ def check_rows(
 
 
 def _check_row(
-    tokenizer: Tokenizer, messages: Messages, reasoning: str | None, answer: str, row: Encoded, stops: frozenset[int]
+    tokenizer: Tokenizer,
+    messages: Messages,
+    reasoning: str | None,
+    answer: str,
+    row: Encoded,
+    stops: frozenset[int],
+    end: str,
+    special: set[int],
 ) -> None:
     prompt = render_prompt(tokenizer, messages)
     trained = [i for i, on in zip(row.ids, row.mask, strict=True) if on]
     text = tokenizer.decode(trained, skip_special_tokens=False)
-    found = split(text.removesuffix(end_of_turn(tokenizer)), opens_thought(prompt))
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = split(text.removesuffix(end), opens_thought(prompt))
     rules = {
         "the prompt carries loss": not any(row.mask[: row.prompt_length]),
         "the answer or the reasoning is empty (None stands for a row without reasoning)": bool(answer.strip())

@@ -109,7 +109,7 @@ class TrainConfig(Record):
     weight_decay: float = Field(default=0.0, ge=0)
     max_length: int = Field(default=1024, ge=1)
     validation: float = Field(default=0.05, ge=0, lt=1)
-    save_steps: int = Field(default=20, ge=1)
+    save_steps: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
     dtype: Dtype = "float32"
     seed: int | None = None
@@ -311,7 +311,8 @@ def only(experiment: Experiment, targets: Sequence[str]) -> Experiment:
         if name not in experiment.targets:
             raise ForethoughtError(f"no target '{name}' in this experiment.{nearest(name, experiment.targets)}")
     kept = {name: experiment.targets[name] for name in targets}
-    wanted = [*(t.name for t in kept.values()), *filter(None, (experiment.attack.attacker, experiment.attack.helper))]
+    named = [name for t in kept.values() for name in (t.name, t.trained)]
+    wanted = list(filter(None, (*named, experiment.attack.attacker, experiment.attack.helper)))
     trained: set[str] = set()
     while wanted:
         name = wanted.pop()

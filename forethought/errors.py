@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+import sys
 from collections.abc import Iterable
 
 NO_ROOM = "out of memory. Use dtype bfloat16, a smaller model or a smaller batch; what was done is kept."
@@ -41,9 +43,19 @@ def is_unanswered(error: str | None) -> bool:
     return (error or "").startswith(("refused_by_server", "bad_reply"))
 
 
+def is_broken(error: str | None) -> bool:
+    """Whether a kept error says that a server broke on a request each time: it may have been down, and is asked again on resuming."""
+    return is_unanswered(error) and "HTTP 5" in (error or "")
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def pip(words: str) -> str:
+    """The command that installs `words` where this program runs: its environment need not be the active one."""
+    return f"{shlex.quote(sys.executable)} -m pip install {words}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

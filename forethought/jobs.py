@@ -95,7 +95,7 @@ def _shares(jobs: int) -> list[dict[str, str]]:
     """What each slot's processes find in their environment: their share of the cores, and a GPU, in turn, where there are any."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _cores()
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
     named = [x.strip() for x in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if x.strip()]
     gpus = [] if "-1" in named else named or [str(i) for i in range(torch.cuda.device_count())]
@@ -103,6 +103,16 @@ def _shares(jobs: int) -> list[dict[str, str]]:
         {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
         for slot in range(jobs)
     ]
+
+
+def _cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that this process may use, a container's quota included."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = limit.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def _start(part: Part, slot: int, task: Path, share: dict[str, str]) -> Running:

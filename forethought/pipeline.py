@@ -13,7 +13,7 @@ from forethought.analysis.log_odds import thinks
 from forethought.attacks import load_attack
 from forethought.capability import load_task
 from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
-from forethought.data import load_prompts
+from forethought.data import check_trainable, load_prompts
 from forethought.errors import ForethoughtError, nearest
 from forethought.jobs import PATIENCE, Part, Say, work_off
 from forethought.judges import JUDGES
@@ -68,7 +68,7 @@ def _parts(experiment: Experiment) -> dict[Part, list[Part]]:
         sources = [("synth", s) for s in (*filter(None, [t.data]), *t.match)]
         parts["train", name] = sources + [trained[m] for m in (t.init,) if m in trained]
     for name, target in experiment.targets.items():
-        models = (target.name, experiment.attack.attacker, experiment.attack.helper)
+        models = (target.name, target.trained, experiment.attack.attacker, experiment.attack.helper)
         parts["attack", name] = [trained[m] for m in models if m in trained]
     return parts
 
@@ -338,6 +338,7 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
     """Every name an experiment refers to exists, before hours are spent."""
     for name, s in experiment.synth.items():
         _known(f"synth.{name}.prompts", s.prompts, data)
+        check_trainable(experiment.data[s.prompts])
         synthesizer(s.method, policy, s.guard is not None)
         for spec in _roles(s).values():
             check_spec(spec)
@@ -360,6 +361,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
     for target in (ModelConfig(name=experiment.model), *experiment.targets.values()):
         if target.name not in experiment.train:
             check_spec(target.name)
+        if target.trained and target.trained not in experiment.train:
+            read_run(target.trained, "train")
     _known("attack.prompts", experiment.attack.prompts, data)
     for spec in experiment.evaluation:
         _known("evaluation", spec, data)

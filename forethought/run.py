@@ -178,6 +178,13 @@ def read_run(path: str | Path, command: str | None = None) -> Run:
     return Run(path, info)
 
 
+def readable(folder: Path) -> None:
+    """Give the weights in a folder the mode of its other files: safetensors writes them for their owner alone."""
+    others = list(folder.glob("*.json"))
+    for file in folder.glob("*.safetensors") if others else ():
+        file.chmod(others[0].stat().st_mode & 0o777)
+
+
 def new_folder(out: Path) -> Path:
     """A new or empty folder. ForethoughtError where it holds anything, which is never written over."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

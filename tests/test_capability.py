@@ -488,7 +488,7 @@ def test_the_harness_missing_or_stopped_is_one_clear_line(
 ) -> None:
     target = ModelConfig(name=f"hf:{tiny}")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ForethoughtError, match=r"pip install 'forethought\[lm-eval\]'"):
+    with pytest.raises(ForethoughtError, match=r"-m pip install 'lm-eval\[hf,api\]'"):
         stages.harness(tmp_path / "h", target, ["arc_easy"])
 
     def simple_evaluate(**given: Any) -> None:

@@ -543,8 +543,8 @@ def test_check_rows_finds_a_lost_answer_and_a_lost_end() -> None:
     ("shift", "rule"), [(-1, "the prompt carries loss"), (1, "the reasoning is not inside the trained tokens")]
 )
 def test_check_rows_finds_a_shifted_mask(monkeypatch: pytest.MonkeyPatch, shift: int, rule: str) -> None:
-    def shifted(*row: Any) -> Any:
-        right = encode_example(*row)
+    def shifted(*row: Any, **more: Any) -> Any:
+        right = encode_example(*row, **more)
         start = right.prompt_length + shift
         return replace(right, mask=(0,) * start + (1,) * (len(right.ids) - start))
 

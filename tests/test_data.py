@@ -16,10 +16,10 @@ from datasets.exceptions import DatasetNotFoundError
 from httpx import Request, Response
 from huggingface_hub.errors import GatedRepoError
 
-from forethought import stages
 from forethought.cli.common import read_prompts
-from forethought.config import DataConfig, ModelConfig
-from forethought.data import draw, load_prompts, parse_data
+from forethought.config import DataConfig
+from forethought.data import check_trainable, draw, load_prompts, parse_data
+from forethought.data.public import is_about_minors
 from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
 from forethought.records import LABELS, Label, Prompt, make_prompt
@@ -464,7 +464,15 @@ def test_a_conversation_that_ends_with_its_answer_is_no_prompt(tmp_path: Path) -
         load_prompts(DataConfig(source="jsonl", path=str(path)))
 
 
-def test_what_models_are_evaluated_by_is_not_trained_on(tmp_path: Path) -> None:
-    prompts = [make_prompt("How do I kill a process?", "borderline", "xstest")]
+def test_what_models_are_evaluated_by_is_not_trained_on() -> None:
     with pytest.raises(ForethoughtError, match="'xstest' is a set to evaluate by"):
-        stages.synth(tmp_path, "refusal", prompts, load_policy("default"), ModelConfig(name="scripted:comply"))
+        check_trainable(DataConfig(source="starter", more=(DataConfig(source="xstest"),)))
+    check_trainable(DataConfig(source="csv", path="xstest.csv"))
+
+
+def test_rows_about_minors_are_seen_in_lists_and_behind_line_breaks_and_by_age() -> None:
+    for value in (["a", "teen", {"b": "nude"}], "x\nTeen y\nNude", {"turns": ["a 14-year-old", "erotic"]}):
+        assert is_about_minors(value)
+    assert not is_about_minors({"a": "a teen who bakes", "n": 3}) and not is_about_minors(
+        "a nude by Rubens, 40 years old"
+    )

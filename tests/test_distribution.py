@@ -93,3 +93,10 @@ def crashes() -> Attack:
 def test_an_attack_that_crashes_on_a_probe_does_not_stop_the_report() -> None:
     found = distribution([make_prompt("a", "harmful", "t")], ["test_distribution:crashes"], [])
     assert found.attacks == {"test_distribution:crashes": "unseen"}
+
+
+def test_what_a_run_directory_names_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr("subprocess.getoutput", called.append)
+    spec = "subprocess:getoutput(cmd='x')"
+    assert distribution([make_prompt("a", "harmful", "t")], [spec], []).attacks == {spec: "unseen"} and not called

@@ -314,7 +314,7 @@ def test_a_judge_that_also_graded_inside_the_attacks_is_named(
         f"'scripted:{grader}' grades inside the attacks and is behind the judge 'harmbench' too"
         in capsys.readouterr().out
     )
-    cards = {j.name: j.model for j in gathered({"m": [tmp_path / "judge"]}, title="t").judges}
+    cards = {j.name: j.about for j in gathered({"m": [tmp_path / "judge"]}, title="t").judges}
     # By the rules of `refusal` the attack passes over what was refused.
     assert all("aimed at its verdict" in cards[name] for name in ("harmbench", "refusal"))
     other = stages.judge(tmp_path / "other", tried.path, ["harmbench"], ModelConfig(name="scripted:comply"))

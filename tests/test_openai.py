@@ -450,3 +450,18 @@ def test_a_key_with_a_stray_end(connect: Callable[..., OpenAIModel], monkeypatch
     with pytest.raises(ForethoughtError, match="Check FORETHOUGHT_API_KEY") as said:
         connect("locked")
     assert "sés" not in str(said.value)
+
+
+def test_folding_holds_for_requests_that_were_under_way(connect: Callable[..., OpenAIModel]) -> None:
+    model = connect("no_system", system="Be kind.", concurrency=4)
+    done = list(run_flows([Job(str(i), lambda i=i: iter_ask(str(i))) for i in range(8)], {"target": model}))
+    assert all(isinstance(d.value, Reply) for d in done)
+
+
+def test_the_key_of_openai_goes_to_openai_alone(
+    connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    with pytest.raises(ForethoughtError, match="answered 401"):
+        ask(connect("locked"))
+    assert OpenAIModel("x", "https://api.openai.com/v1")._client.headers["Authorization"] == "Bearer sesame"

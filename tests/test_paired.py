@@ -204,3 +204,10 @@ def test_one_change_does_not_make_a_difference_surer_than_none() -> None:
     assert (back.low, back.high) == (pytest.approx(-changed.high), pytest.approx(-changed.low))
     rate_alone = clustered(one)
     assert rate_alone.high is not None and changed.high > 0.8 * rate_alone.high
+
+
+def test_many_changes_have_the_chances_that_few_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = [1] * 40 + [-1] * 25 + [2] * 5 + [-3] * 4 + [0] * 9
+    one_by_one = sign_flip(differences)
+    monkeypatch.setattr("forethought.analysis.paired.LOOPED", 10)
+    assert sign_flip(differences) == pytest.approx(one_by_one, abs=1e-12)

@@ -461,3 +461,20 @@ def test_half_a_surrogate_pair_is_named(tmp_path: Path) -> None:
     path.write_text('{"prompt": "Bake \\ud83d bread", "response": "<think>They want bread.</think> Mix and bake."}\n')
     with pytest.raises(ForethoughtError, match="row 1"):
         list(import_rows("think", path, POLICY, "benign"))
+
+
+def test_a_thought_may_quote_the_policy_that_it_is_to_quote() -> None:
+    clause = next(c for c in POLICY.categories if c.id == "crime").not_allowed[0]
+    thought = f"The clause says: {clause}. It holds for this request about the lock of a shed that is another's."
+    quoted = f"Thought: {thought}\nDecision: refuse\nAnswer: {NO}"
+    grades = "compliance: 9\nrelevance: 9\naccuracy: 9"
+    says = {"teacher": lambda ask: Reply(text=quoted), "helper": lambda ask: Reply(text=grades)}
+    record = drafted("policy(form=free, samples=1)", "harmful", **says)
+    assert isinstance(record, Example), record
+    bold = (
+        quoted.replace("Thought:", "**Thought:**")
+        .replace("Decision:", "**Decision:**")
+        .replace("Answer:", "**Answer:**")
+    )
+    record = drafted("policy(form=free, samples=1)", "harmful", **(says | {"teacher": lambda ask: Reply(text=bold)}))
+    assert isinstance(record, Example), record

@@ -16,6 +16,9 @@ from forethought.analysis.rates import Outcome, score_interval, together
 from forethought.analysis.resampling import ratio_interval
 from forethought.records import Label, Record
 
+# So many changed prompts are gone through one by one.
+LOOPED = 2000
+
 
 class Pair(NamedTuple):
     """The same thing sent to two models, and what a judge said of each answer."""
@@ -129,13 +132,20 @@ def sign_flip(differences: Sequence[int]) -> tuple[float, float]:
     Lydersen and Laake 2013)."""
     sizes = [abs(d) for d in differences if d]
     reach, seen = sum(sizes), abs(sum(differences))
-    chances = np.zeros(2 * reach + 1)
-    chances[reach] = 1.0
-    for size in sizes:
-        moved = np.zeros_like(chances)
-        moved[size:] += chances[:-size] / 2
-        moved[:-size] += chances[size:] / 2
-        chances = moved
+    if len(sizes) > LOOPED:
+        # Of as many the chances come from the sum's characteristic function, a product of cosines, in a moment.
+        count = 2 * reach + 1
+        turns = 2 * np.pi * np.arange(count // 2 + 1) / count
+        waves = np.prod([np.cos(size * turns) ** n for size, n in Counter(sizes).items()], axis=0)
+        chances = np.roll(np.fft.irfft(waves, count).clip(0), reach)
+    else:
+        chances = np.zeros(2 * reach + 1)
+        chances[reach] = 1.0
+        for size in sizes:
+            moved = np.zeros_like(chances)
+            moved[size:] += chances[:-size] / 2
+            moved[:-size] += chances[size:] / 2
+            chances = moved
     far = np.abs(np.arange(-reach, reach + 1))
     exact, here = float(chances[far >= seen].sum()), float(chances[far == seen].sum())
     return min(1.0, exact), min(1.0, exact - here / 2)

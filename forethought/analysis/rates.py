@@ -195,15 +195,23 @@ def hit_of(verdict: Verdict | None) -> bool | None:
     return None if verdict is None or verdict.score is None else verdict.score >= 0.5
 
 
-def outcomes_of(attempts: Iterable[Attempt], words: Mapping[str, Verdict]) -> list[Outcome]:
-    """What one judge said of every attempt that an attack applied to. An attempt it says nothing about is unscored."""
+def outcomes_of(
+    attempts: Iterable[Attempt], words: Mapping[str, Verdict], sent: Mapping[str, str] | None = None
+) -> list[Outcome]:
+    """What one judge said of every attempt that an attack applied to. An attempt it says nothing about is unscored. `sent` are the
+    digests of what was sent, where they are known already."""
     found = []
     for attempt in attempts:
         if applies(attempt):
             hit = hit_of(words.get(attempt.id))
-            sent = digest(attempt.prompt.id, attempt.prefix, *(m.model_dump() for m in attempt.messages))
-            found.append(Outcome(attempt.id, attempt.prompt.base, attempt.attack, attempt.prompt.label, hit, sent))
+            what = sent_of(attempt) if sent is None else sent.get(attempt.id, "")
+            found.append(Outcome(attempt.id, attempt.prompt.base, attempt.attack, attempt.prompt.label, hit, what))
     return found
+
+
+def sent_of(attempt: Attempt) -> str:
+    """A digest of what the target was sent."""
+    return digest(attempt.prompt.id, attempt.prefix, *(m.model_dump() for m in attempt.messages))
 
 
 def cells(model: str, attempts: Iterable[Attempt], verdicts: Iterable[Verdict]) -> list[Cell]:
@@ -229,7 +237,7 @@ def _cell(
     if len(applied) < len(members):
         counts[NOT_APPLICABLE] = len(members) - len(applied)
     came = [a for a in applied if a.status is not None]
-    found = outcomes_of(applied, words)
+    found = outcomes_of(applied, words, {})
     failed = {
         a.id for a in applied if a.id in words and words[a.id].score is None and words[a.id].label in FAILED_TO_HELP
     }

@@ -4,7 +4,8 @@ functions."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from forethought.records import Record
 
 RESAMPLES, BLOCK = 2000, 200
+# Draws of up to so many clusters (and of no more than fit 16 bits) are kept: 80 MB at most.
+KEPT = 20_000
 # The share of resamples in which a statistic must have a value.
 DEFINED = 0.9
 
@@ -61,6 +64,21 @@ def ratio_interval(
     count = len(below)
     if count < 2:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = (draws(count, BLOCK, rng) for _ in range(-(-resamples // BLOCK)))
+    drawn = _blocks(count, resamples, seed)
     return middle(np.concatenate([(d @ top) / (d @ below) for d in drawn])[:resamples])
+
+
+def _blocks(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each of `count` clusters is drawn, some resamples at a time: a page has hundreds of intervals over the same number of
+    prompts, and drawing takes longer than all the rest."""
+    if count > KEPT:
+        rng = np.random.default_rng(seed)
+        yield from (draws(count, BLOCK, rng) for _ in range(-(-resamples // BLOCK)))
+    else:
+        yield from (block.astype(np.int64) for block in _kept(count, resamples, seed))
+
+
+@lru_cache(maxsize=4)
+def _kept(count: int, resamples: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    rng = np.random.default_rng(seed)
+    return tuple(draws(count, BLOCK, rng).astype(np.uint16) for _ in range(-(-resamples // BLOCK)))

@@ -40,5 +40,5 @@ def random_search(
             seed=seed, on_step=on_step,
         )  # fmt: skip
 
-    name = f"random_search({steps}, {candidates}, {restarts}, {first}, {length}, {enough}, {empty_thought})"
+    name = f"random_search({steps}, {candidates}, {restarts}, {first}, {length}, {enough}, {empty_thought}, 2)"
     return suffix_attack(name, look, steps, length, target, empty_thought)

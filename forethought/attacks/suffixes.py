@@ -40,8 +40,14 @@ def affirmation(request: str) -> str:
         match = form.search(request)
         if match:
             words = re.split(r"[.?!,;:\n]", match[match.lastgroup or 0])[0].split()[:WORDS]
-            return "Sure, here is " + lead + " ".join(YOURS.get(word.lower(), word) for word in words)
+            return "Sure, here is " + lead + " ".join(_yours(words, i) for i in range(len(words)))
     return "Sure, here is what you asked for"
+
+
+def _yours(words: list[str], i: int) -> str:
+    """A word turned to the person who asks; "US" and the "I" of "World War I" are no pronouns."""
+    named = words[i] == "US" or (words[i] == "I" and i > 0 and words[i - 1][:1].isupper())
+    return words[i] if named else YOURS.get(words[i].lower(), words[i])
 
 
 def check_target(target: str | None) -> None:

@@ -24,8 +24,9 @@ from forethought.flow import Flow, Rng
 from forethought.records import Prompt, Sent
 
 MARK = re.compile(
-    r"\{0\}|\{\{(?:request|prompt|goal)\}\}|"
-    r"[\[{<](?:(?:insert|enter|write|put|your|user|the|my)[ _])*(?:prompt|question|request)(?:[ _]here)?\\?[\]}>]",
+    r"\{0\}|\{\{\s*(?:request|prompt|goal|query)\s*\}\}|"
+    r"[\[{<](?:(?:insert|enter|write|put|your|user|the|my)[ _])*(?:prompt|question|request|query|goal|instruction|behaviou?r)"
+    r"(?:[ _]here)?\\?[\]}>]",
     re.IGNORECASE,
 )
 COLUMNS = ("template", "text", "prompt")

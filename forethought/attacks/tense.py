@@ -14,7 +14,8 @@ LEADS = re.compile(
     r"^(?:please\s+|hey,?\s+|hi,?\s+)*(?:"
     r"how\s+(?:do|can|could|should|would|might)\s+(?:i|you|we|one|someone|people)\s+(?:best\s+)?|"
     r"how\s+to\s+|"
-    r"(?:can|could|would|will)\s+you\s+(?:please\s+)?(?:help\s+me\s+(?:to\s+)?|show\s+me\s+how\s+to\s+|tell\s+me\s+how\s+to\s+|explain\s+how\s+to\s+)?|"
+    # "Can you tell me about it?" asks for words, and not how people did that.
+    r"(?:can|could|would|will)\s+you\s+(?:please\s+)?(?!(?:tell|give|provide|describe|explain|list|name|suggest|recommend)\b(?!.*\bhow\s+to\b))(?:help\s+me\s+(?:to\s+)?|show\s+me\s+how\s+to\s+|tell\s+me\s+how\s+to\s+|explain\s+how\s+to\s+)?|"
     r"(?:help|teach|let)\s+me\s+(?:to\s+|how\s+to\s+)?|"
     r"(?:show|tell)\s+me\s+how\s+to\s+|explain\s+(?:to\s+me\s+)?how\s+to\s+|"
     r"i(?:'d|\s+would)?\s+(?:want|need|like|wish|am\s+trying|plan)\s+to\s+|i'm\s+trying\s+to\s+|"

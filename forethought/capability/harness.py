@@ -9,7 +9,7 @@ from typing import Any
 
 from forethought.chat import CLOSE
 from forethought.config import ModelConfig
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, pip
 from forethought.models import locate_weights
 from forethought.records import Graded
 
@@ -26,7 +26,7 @@ def evaluate(target: ModelConfig, tasks: list[str], take: int | None, max_tokens
         lm_eval = importlib.import_module("lm_eval")
     except ImportError as error:
         raise ForethoughtError(
-            f"lm-evaluation-harness is not installed ({error}). Run: pip install 'forethought[lm-eval]'"
+            f"lm-evaluation-harness is not installed ({error}). Run: {pip(repr('lm-eval[hf,api]'))}"
         ) from error
     kind, arguments = model_args(target)
     try:

@@ -88,7 +88,7 @@ def attack(
     from forethought import stages
 
     if import_:
-        imported(import_, target or "imported", attacks or "imported", value, goals, out, seed, overwrite)
+        imported(import_, target or "imported", attacks or "imported", value, goals, trained, out, seed, overwrite)
         return
     from forethought.attacks import may_ask
     from forethought.config import AttackConfig
@@ -131,6 +131,7 @@ def imported(
     attacks: str,
     value: list[str] | None,
     goals: Path | None,
+    trained: Path | None,
     out: Path,
     seed: int,
     overwrite: bool,
@@ -142,7 +143,7 @@ def imported(
     if unknown := [key for key in given if key != "label"]:
         raise ForethoughtError(f"--import takes --value label=LABEL alone, not '{unknown[0]}'.")
     made = stages.import_attempts(
-        out, path, target, attack=attacks, goals=goals, seed=seed, overwrite=overwrite, **given
+        out, path, target, attack=attacks, goals=goals, trained=trained, seed=seed, overwrite=overwrite, **given
     )
     print(
         f"import: {made.info['counts']['planned']} attempts on {target}, {made.info['counts']['failed']} of them failed"

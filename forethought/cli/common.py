@@ -16,7 +16,11 @@ Beside = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory;
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that was made with other settings.")]
 Think = Annotated[
-    bool, typer.Option("--think", help="Let the chat template open the thought, so that the model always thinks.")
+    bool,
+    typer.Option(
+        "--think",
+        help="Let the chat template open the thought, so that the model always thinks; a server's must do so.",
+    ),
 ]
 System = Annotated[str | None, typer.Option(help="System prompt the target is deployed with.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, for local models.")]

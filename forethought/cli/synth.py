@@ -83,6 +83,7 @@ def synth(
         )
         return
     from forethought import stages
+    from forethought.data import check_trainable, parse_data
     from forethought.policy import load_policy
     from forethought.registry import parse_spec
 
@@ -103,6 +104,8 @@ def synth(
             raise ForethoughtError(
                 f"one method at a time, not '{' '.join(words)}'. Put options in quotes: 'scot(tries=2)'."
             )
+        for part in commas(data) or [data]:
+            check_trainable(parse_data(part))
         prompts = read_prompts(data, take, column, value, seed)
         roles = {
             role: model_config(name, None, dtype, concurrency)
@@ -112,7 +115,9 @@ def synth(
         print(f"synth: {words[0]} on {len(prompts)} prompts with {teacher or model}")
         entry = SYNTHESIZERS.get(parse_spec(words[0])[0])
         if teacher and entry and entry.needs != "teacher":
-            print("  note: this method is in the model's own words; the teacher is asked for categories at most")
+            print(
+                "  note: this method is in the model's own words; the teacher names categories, and is the helper where none is named"
+            )
         target = model_config(model, None, dtype, concurrency)
         made = stages.synth(
             out, words[0], prompts, rules, target, blind=blind, budget=read_budget(budget), **roles, **checked

@@ -103,6 +103,14 @@ def parse_data(text: str) -> DataConfig:
     return DataConfig.model_validate(config.model_dump() | {"columns": columns, "values": values, "take": drawn})
 
 
+def check_trainable(config: DataConfig) -> None:
+    """ForethoughtError for a source that is for evaluation alone: a model trained on it could not be judged by it."""
+    for one in (config, *config.more):
+        known = public_sets().get(one.source)
+        if known and known.evaluation:
+            raise ForethoughtError(f"'{one.source}' is a set to evaluate by. Leave it out of what is trained on.")
+
+
 def _source_of(text: str) -> DataConfig:
     name, _, rest = text.partition(":")
     if name == "starter":

@@ -14,7 +14,7 @@ from typing import Any
 
 from forethought.analysis.measures import measure
 from forethought.analysis.rates import Cell, cells
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, pip
 from forethought.records import Attempt, Verdict, digest
 from forethought.report.sources import ModelRuns
 from forethought.run import Run, new_folder, run_hash
@@ -27,7 +27,7 @@ def export(models: Sequence[ModelRuns], out: Path) -> list[Path]:
     try:
         from inspect_ai.log import write_eval_log
     except ImportError as error:
-        raise ForethoughtError("Inspect logs need inspect-ai: pip install 'forethought[inspect]'.") from error
+        raise ForethoughtError(f"Inspect logs need inspect-ai. Run: {pip('inspect-ai')}") from error
     home, written = new_folder(out), []
     for model in models:
         said: dict[str, list[Verdict]] = {}

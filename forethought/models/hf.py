@@ -247,6 +247,8 @@ def load_hf(
     way = "pages-2" if plain_attention(model) and not window(model) else "rows-10"
     # So they did of adapters with a template of their own, which was not read.
     way += "-own" if adapter is not None and own != base_template else ""
+    # Nor those from when prompt and completion were encoded together, where a tokenizer marks the first word of a text.
+    way += "-apart" if encode_prompt(tokenizer, "a") != encode_prompt(tokenizer, "\na")[-1:] else ""
     identity = digest(weights, dtype, device, way)
     loaded = HFModel(model.eval().to(device), tokenizer, identity, system)
     loaded.about = {"revision": None if local else model.config._commit_hash, "dtype": dtype, "device": _device(device)}

@@ -172,7 +172,11 @@ class OpenAIModel:
             if status == 400 and NEWER_MOST not in body and NEWER_MOST in _message(response):
                 self._most = NEWER_MOST
                 continue
-            if status == 400 and not self._fold and "system role" in _message(response).lower():
+            if (
+                status == 400
+                and body["messages"][0]["role"] == "system"
+                and "system role" in _message(response).lower()
+            ):
                 # Gemma's template has none.
                 self._fold = True
                 continue
@@ -249,6 +253,7 @@ def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -
         return AskFailed("refused_by_server", "content_filter: the server's own filter cut the reply")
     content = message.get("content")
     reasoning = message.get("reasoning") or message.get("reasoning_content")
+    parsed = any(message.get(field) is not None for field in ("reasoning", "reasoning_content"))
     if reasoning and content is None and stop != "length" and prefix and prefix.rfind(OPEN) <= prefix.rfind(CLOSE):
         # vLLM's parsers take all for a thought where no `</think>` comes; but after this prefix none is open, and the turn has ended.
         content, reasoning = reasoning, None
@@ -267,7 +272,7 @@ def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
         # A prefix stands in place of what the template would have opened.
-        opened=think and not reasoning and not prefix and not text.lstrip().startswith(OPEN),
+        opened=think and not parsed and not prefix and not text.lstrip().startswith(OPEN),
     )
 
 

@@ -299,8 +299,8 @@ def _judge_card(spec: str, model: ModelRuns) -> JudgeCard:
     aimed = any(spec in run.info.get("graded_inside", ()) for run in model.runs["judge"])
     return JudgeCard(
         name=spec,
-        about=entry.about if entry else "a custom judge",
+        about=(entry.about if entry else "a custom judge") + (AIMED if aimed else ""),
         paper=entry.paper if entry else "",
         knows=MEANING.get(name, ""),
-        model=next((str(m["name"]) for m in behind if m), "") + (AIMED if aimed else ""),
+        model=next((str(m["name"]) for m in behind if m), ""),
     )

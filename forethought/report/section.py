@@ -98,10 +98,11 @@ def model_views(data: ReportData) -> list[View]:
     return [{"card": card, "index": index} for index, card in enumerate(data.models)]
 
 
-def rate_view(rate: Rate, attempts: int) -> View:
+def rate_view(rate: Rate, attempts: int, prompts: int | None = None) -> View:
+    """A rate with its marks; `prompts` are those that its attempts are on, where they are fewer."""
     return {
         "rate": rate,
-        "small": rate.scored < SMALL_N,
+        "small": min(rate.scored, rate.scored if prompts is None else prompts) < SMALL_N,
         "warn": attempts > 0 and rate.unscored / attempts > MANY_UNSCORED,
         "unhelped": None,
         "inapplicable": 0,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.analysis.causal import Trial
-from forethought.analysis.rates import Outcome, by_judge, outcomes_of
+from forethought.analysis.rates import Outcome, by_judge, outcomes_of, sent_of
 from forethought.errors import ForethoughtError
 from forethought.records import Attempt, Example, Graded, Score, Verdict, digest
 from forethought.run import Run, locate, read_info, read_run, run_hash
@@ -187,9 +187,11 @@ def _add_attack(found: ModelRuns, run: Run) -> None:
 
 def heard_of(models: Sequence[ModelRuns]) -> dict[str, dict[str, list[Outcome]]]:
     """What every judge said of every attempt: model -> judge -> outcomes."""
-    return {
-        m.name: {judge: outcomes_of(m.attempts, words) for judge, words in by_judge(m.verdicts).items()} for m in models
-    }
+    heard: dict[str, dict[str, list[Outcome]]] = {}
+    for m in models:
+        sent = {a.id: sent_of(a) for a in m.attempts}
+        heard[m.name] = {judge: outcomes_of(m.attempts, words, sent) for judge, words in by_judge(m.verdicts).items()}
+    return heard
 
 
 def comparable(attack_run: Run) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from forethought.attacks import UNCHANGED, Attack, beyond_text, load_attack, may_ask, needed
 from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
-from forethought.errors import AskFailed, ForethoughtError, is_unanswered
+from forethought.errors import AskFailed, ForethoughtError, is_broken, is_unanswered
 from forethought.flow import Ask, Choose, Done, Flow, Job
 from forethought.models import deployment
 from forethought.records import (
@@ -57,8 +57,10 @@ def attack(
     attempts = run.read("attempts.jsonl", Attempt)
     if attempts:
         # A kill can tear the last job's attempts apart, so that job is done again.
-        last = job_of(attempts[-1], config.samples)
-        attempts = [a for a in attempts if job_of(a, config.samples) != last]
+        again = {job_of(a, config.samples) for a in attempts if is_broken(a.error)} | {
+            job_of(attempts[-1], config.samples)
+        }
+        attempts = [a for a in attempts if job_of(a, config.samples) not in again]
         run.replace("attempts.jsonl", attempts)
     seen = {job_of(a, config.samples) for a in attempts}
     by_key = {(f"{n}/{p.id}", k): (n, a, p) for n, a, p in planned for k in range(config.samples)}

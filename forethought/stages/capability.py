@@ -12,7 +12,7 @@ from forethought.analysis.equivalence import Paired, equivalences
 from forethought.capability import Item, Way, draw, load_task
 from forethought.capability.harness import RIGHT_OR_WRONG, evaluate, graded, without_measure
 from forethought.config import ModelConfig
-from forethought.errors import ForethoughtError, is_unanswered
+from forethought.errors import ForethoughtError, is_broken, is_unanswered
 from forethought.flow import Done, Flow, Job
 from forethought.models import is_served
 from forethought.records import Graded, Sampling, digest
@@ -61,7 +61,8 @@ def capability(
     planned = {f"{n}/{m}/{i.id}": (n, m, way, i) for (n, m), way in ways.items() for i in items[n]}
     counts = ", ".join(f"{name} {len(found)}" for name, found in items.items())
     say(f"capability: {len(planned)} asks ({counts} questions; {len(ways)} modes in all) to {target.name}")
-    rows = run.read(ROWS, Graded)
+    rows = [row for row in run.read(ROWS, Graded) if not is_broken(row.error)]
+    run.replace(ROWS, rows)
     seen = {f"{r.task}/{r.mode}/{r.id}" for r in rows}
 
     def save(done: Done[Graded]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from forethought.attacks import HELPED, needed
 from forethought.config import ModelConfig
-from forethought.errors import ForethoughtError, is_unanswered, nearest
+from forethought.errors import ForethoughtError, is_broken, is_unanswered, nearest
 from forethought.flow import Done, Job
 from forethought.judges import JUDGES, Judge, asks_model
+from forethought.models import is_served
 from forethought.records import Attempt, Verdict
 from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_run, run_hash
@@ -71,7 +72,8 @@ def let_speak(
     run: Run, wanted: Iterable[tuple[str, Judge, Attempt]], behind: Mapping[str, ModelConfig], seed: int
 ) -> list[Verdict]:
     """The verdicts wanted, in that order, as `verdicts.jsonl` of the run; what the run holds already is kept."""
-    verdicts = run.read("verdicts.jsonl", Verdict)
+    verdicts = [v for v in run.read("verdicts.jsonl", Verdict) if not is_broken(v.error)]
+    run.replace("verdicts.jsonl", verdicts)
     seen = {f"{v.judge}/{v.attempt}" for v in verdicts}
     planned = {f"{name}/{a.id}": (name, speak, a) for name, speak, a in wanted}
 
@@ -81,14 +83,22 @@ def let_speak(
         verdicts.append(verdict)
         run.append("verdicts.jsonl", [verdict])
 
+    place: dict[str, int] = {}
+    for _, _, a in planned.values():
+        place.setdefault(a.id, len(place))
     teams: dict[ModelConfig | None, list[str]] = defaultdict(list)
     for name in dict.fromkeys(name for name, _, _ in planned.values()):
         teams[behind.get(name)].append(name)
     for used, names in teams.items():
-        theirs = {key: job for key, job in planned.items() if job[0] in names}
+        # All of a team's judges on one answer before the next: what they read of it is kept for a while only.
+        theirs = dict(
+            sorted(((k, j) for k, j in planned.items() if j[0] in names), key=lambda item: place[item[1][2].id])
+        )
         jobs = [Job(key, partial(speak, a.prompt, a)) for key, (_, speak, a) in theirs.items() if key not in seen]
         execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(theirs), seed)
-        own = [v for v in verdicts if v.judge in names]
+        # What has no answer is not asked about.
+        failed = {a.id for _, _, a in theirs.values() if a.error}
+        own = [v for v in verdicts if v.judge in names and v.label != "no_answer" and v.attempt not in failed]
         if used and own and all(is_unanswered(v.error) for v in own):
             run.replace("verdicts.jsonl", [v for v in verdicts if v.judge not in names])
             raise ForethoughtError(
@@ -126,11 +136,16 @@ def graded_inside(attacks: Mapping[str, Any], judges: Iterable[str], behind: Map
     """The judges that had a say inside attacks, so that these were aimed at the verdict: those whose model graded there, and `refusal`,
     by whose rules an attack that is graded passes over what was refused. `attacks` are the settings of an attack run, with its `helper`
     as a model."""
-    helper = attacks.get("helper")
-    if not any(HELPED in needed(spec) for spec in attacks.get("attacks", ())):
+    helper, target = attacks.get("helper"), attacks.get("target") or {}
+    graded = [s for s in attacks.get("attacks", ()) if HELPED in needed(s)]
+    if not graded or attacks.get("imported"):
         return []
+    # A local target's replies are not graded by autodan, which goes by their likelihood.
+    by_rule = any(not s.startswith("autodan") or is_served(str(target.get("name", ""))) for s in graded)
     name = helper["name"] if isinstance(helper, dict) else None
-    return [j for j in judges if parse_spec(j)[0] == "refusal" or (j in behind and behind[j].name == name)]
+    return [
+        j for j in judges if (by_rule and parse_spec(j)[0] == "refusal") or (j in behind and behind[j].name == name)
+    ]
 
 
 def aimed_at(judge: str, behind: Mapping[str, ModelConfig]) -> str:

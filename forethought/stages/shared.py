@@ -37,7 +37,7 @@ def weights_of(*models: ModelConfig) -> dict[str, str]:
         check_spec(model.name)
         if model.trained:
             read_run(model.trained, "train")
-    named = [name for m in models for name in (m.name, m.trained) if name]
+    named = dict.fromkeys(name for m in models for name in (m.name, m.trained) if name)
     return {name: found for name in named if (found := _content(name)) is not None}
 
 

@@ -12,9 +12,8 @@ from forethought.config import Budget, ModelConfig
 from forethought.data.card import card, sheet
 from forethought.data.files import check_path
 from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_error, texts_of
-from forethought.data.public import public_sets
 from forethought.data.statistics import describe
-from forethought.errors import ForethoughtError, is_unanswered
+from forethought.errors import ForethoughtError, is_broken, is_unanswered
 from forethought.flow import Done, Job
 from forethought.models import text_length
 from forethought.policy import Policy, without_examples
@@ -61,7 +60,6 @@ def synth(
     `leaks="drop"` rejected. `blind` prompts, drawn by hash, are also decided by a teacher that is not shown their label; the share it
     gets right goes into the run's `blind`. A `budget` caps what servers may cost.
     """
-    _check_sources(prompts)
     make = synthesizer(method, policy, guard is not None)
     teacher = teacher or target
     roles = {"target": target, "teacher": teacher, "helper": helper or teacher, **({"guard": guard} if guard else {})}
@@ -100,9 +98,12 @@ def synth(
     execute(run, f"synth {method}", jobs, roles, save, len(wanted), seed, budget)
     order = {p.id: i for i, p in enumerate(prompts)}
     kept, rejected = run.read("examples.jsonl", Example), run.read("rejected.jsonl", Rejected)
-    tried = [r for r in rejected if r.prompt.id in {p.id for p in wanted}]
-    if not kept and tried and all(is_unanswered(r.detail) for r in tried):
+    # What is refused by a sentence of ours needs no answer.
+    asked = {p.id for p in wanted if policy.decide(p) != "refuse"} or {p.id for p in wanted}
+    tried = [r for r in rejected if r.prompt.base in asked]
+    if tried and all(is_unanswered(r.detail) for r in tried) and not any(e.prompt.base in asked for e in kept):
         run.replace("rejected.jsonl", [])
+        run.replace("examples.jsonl", [])
         raise ForethoughtError(f"the server answered none of {len(tried)} prompts. The first: {tried[0].detail}")
     kept.sort(key=lambda e: order[e.prompt.base])
     rejected.sort(key=lambda r: order[r.prompt.base])
@@ -207,16 +208,6 @@ def _finish(
     run.finish(counts, ["examples.jsonl", "rejected.jsonl", "statistics.json", "README.md", "sheet.md"], **extra)
 
 
-def _check_sources(prompts: Sequence[Prompt]) -> None:
-    """ForethoughtError for prompts of a set that is for evaluation alone."""
-    known = public_sets()
-    for name in sorted({p.source for p in prompts}):
-        if name in known and known[name].evaluation:
-            raise ForethoughtError(
-                f"'{name}' is a set to evaluate by, and a model trained on it could not be. Leave it out of the prompts."
-            )
-
-
 def synthesizer(method: str, policy: Policy, guarded: bool) -> Synthesizer:
     """The synthesizer of a spec; with a guard it is asked about every answer."""
     if guarded and "guard" not in parse_spec(method)[1]:
@@ -227,12 +218,14 @@ def synthesizer(method: str, policy: Policy, guarded: bool) -> Synthesizer:
 
 
 def _forget_last(run: Run) -> set[str]:
-    """Ids of prompts that are done. A kill can tear the last prompt's records apart, so that one is made again."""
+    """Ids of prompts that are done. A kill can tear the last prompt's records apart, so that one is made again; so is one on which a server
+    broke, which may have been down."""
     files: dict[str, list[Example] | list[Rejected]] = {
         "examples.jsonl": run.read("examples.jsonl", Example),
         "rejected.jsonl": run.read("rejected.jsonl", Rejected),
     }
     torn = {records[-1].prompt.base for records in files.values() if records}
+    torn |= {r.prompt.base for r in run.read("rejected.jsonl", Rejected) if is_broken(r.detail)}
     for name, records in files.items():
         if records:
             run.replace(name, [r for r in records if r.prompt.base not in torn])

@@ -13,7 +13,7 @@ from forethought.models import locate_weights
 from forethought.policy import load_policy
 from forethought.records import Example
 from forethought.registry import parse_spec, resolve
-from forethought.run import Run, open_run, read_info, read_run, run_hash
+from forethought.run import Run, open_run, read_info, read_run, readable, run_hash
 from forethought.stages.shared import files_of, unload, weights_of
 from forethought.train import METHODS
 from forethought.train.launch import is_first, wait
@@ -96,6 +96,7 @@ def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any]) -> Run:
     if is_first():
         if not (run.path / "model").is_dir():
             raise ForethoughtError(f"the method left no model: it must write one to {run.path / 'model'}.")
+        readable(run.path / "model")
         outputs = [str(p.relative_to(run.path)) for p in sorted((run.path / "model").iterdir()) if p.is_file()]
         outputs += [name for name in ("losses.jsonl", "elicited.jsonl") if (run.path / name).exists()]
         run.finish(counts, outputs, metrics=metrics)

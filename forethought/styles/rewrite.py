@@ -15,6 +15,7 @@ from forethought.replies import reply_of
 from forethought.styles import Style, chosen, pool
 
 By = Literal["model", "frame"]
+REFUSES = re.compile(r"\W*(?:I\b|sorry\b|unfortunately\b|my apologies\b|as an?\b|this (?:request|is)\b)", re.IGNORECASE)
 
 
 def rewrite(
@@ -57,7 +58,8 @@ def fault_of(said: str, text: str, shown: list[str], room: int = 80) -> str:
         return "is unchanged"
     if said in shown:
         return "repeats a demonstration"
-    if classify(said).label == "refusal":
+    # One that refuses begins with it; a rewriting may quote a refusal.
+    if REFUSES.match(said) and classify(said).label == "refusal":
         return "is a refusal"
     if "<think>" in said or "</think>" in said:
         return "holds think tags"

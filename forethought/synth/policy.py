@@ -51,9 +51,12 @@ def policy(
         shown = [category] if category else [c for c in policy.categories if c.respond != "answer"]
         return instructions("policy", policy="\n\n".join(map(as_clauses, shown)), hint=told)
 
+    # The thought is to quote the policy, but not to repeat what else it is told.
+    told = read_prompt(PACKAGE, "policy")[0].content
     plan = Plan(
         "policy", policy, load_guidelines(guidelines), system, form=form, hint=hint, samples=samples, guard=guard,
-        max_tokens=max_tokens, score=partial(score_draft, least=least), answers=answers, care=care, variants=variants, rewrite=rewrite,
+        max_tokens=max_tokens, unquotable=told, score=partial(score_draft, least=least), answers=answers, care=care,
+        variants=variants, rewrite=rewrite,
     )  # fmt: skip
     return synthesizer(plan)
 

@@ -33,7 +33,8 @@ THOUGHT_WORDS = (8, 600)
 @dataclass(frozen=True)
 class Plan:
     """How one method drafts. `role` writes; `system` makes the free teacher's instructions from (prompt, category, decision or None);
-    `hint` says whether a draft may know the decision that the label calls for."""
+    `hint` says whether a draft may know the decision that the label calls for. `unquotable` is what a thought must not repeat of its
+        instructions, by default all of them."""
 
     method: str
     policy: Policy
@@ -50,6 +51,7 @@ class Plan:
     care: Care = "own"
     variants: int = 0
     rewrite: Rewrite = "auto"
+    unquotable: str | None = None
     score: Callable[[Prompt, Draft], Flow[float]] | None = None
 
 
@@ -182,7 +184,7 @@ def _free(plan: Plan, prompt: Prompt, category: Category | None, hint: Decision 
     low, high = THOUGHT_WORDS
     if not low <= len(written.thought.split()) <= high:
         raise Reject("thought is empty or too long", written.thought[:200])
-    if repeats_run(written.thought, system, 12):
+    if repeats_run(written.thought, system if plan.unquotable is None else plan.unquotable, 12):
         raise Reject("thought repeats its instructions", written.thought[:200])
     thought = f"{written.thought}\nDecision: {written.decision}."
     return Draft(thought, written.decision, written.answer, category, None, (f"Decision: {written.decision}.",), sample)

@@ -28,7 +28,7 @@ VERDICTS: dict[Decision, str] = {
     "answer": "This is harmless and can be answered.",
 }
 FREE = re.compile(
-    r"\s*Thought:\s*(?P<thought>.+?)\s*^\W*Decision:\W*(?P<decision>refuse|support|answer)\W*$\s*^\W*Answer:\W*?\s(?P<answer>.+?)\s*",
+    r"\W*Thought:\W*?\s(?P<thought>.+?)\s*^\W*Decision:\W*(?P<decision>refuse|support|answer)\W*$\s*^\W*Answer:\W*?\s(?P<answer>.+?)\s*",
     re.IGNORECASE | re.DOTALL | re.MULTILINE,
 )
 

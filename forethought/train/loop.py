@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def make_arguments(elements: int, width: int, config: TrainConfig, out: Path, se
         remove_unused_columns=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_steps=config.save_steps,
+        # Of a long run a fiftieth at a time: a checkpoint of whole weights takes minutes.
+        save_steps=config.save_steps or max(20, math.ceil(steps / 50)),
         save_total_limit=2,
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False,
@@ -229,7 +231,12 @@ class Learner(Trainer):
             given = self._prepare_inputs(inputs)
             mean = nats_a_token(model, given["input_ids"], given["labels"])
             tokens = (given["labels"] != IGNORED).sum() / len(given["labels"])
-            return mean * tokens / _mean_tokens(self.eval_dataset), None, None
+            return mean * tokens / self.held_tokens, None, None
+
+    @cached_property
+    def held_tokens(self) -> float:
+        """Tokens with a loss in a row held out, on average."""
+        return _mean_tokens(self.eval_dataset)
 
     def trained_tokens(self) -> float:
         """Tokens with a loss in an element of what is trained on, on average."""

@@ -66,7 +66,7 @@ class Looked(Record):
     layer: int
     attack: str
     rows: dict[str, int]
-    goals: dict[str, int]
+    goals: dict[str, int] = {}
     missing: dict[str, int]
     shown: float
     kept: float

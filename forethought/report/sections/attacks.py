@@ -125,7 +125,7 @@ def _absent(cells: Cells, attack: str, label: Label, model: str) -> str:
 
 def cell_view(cell: Cell, turned: bool) -> View:
     rate: Rate = cell.negative if turned else cell.positive
-    return rate_view(rate, cell.attempts) | {
+    return rate_view(rate, cell.attempts, cell.prompts) | {
         "unhelped": cell.unhelped if turned and cell.unhelped.hits != rate.hits else None,
         "inapplicable": cell.inapplicable,
         "labels": sorted(cell.labels.items(), key=lambda item: (-item[1], item[0])),

@@ -74,6 +74,6 @@ def _lines(data: ReportData, table: Iterable[Comparison]) -> list[View]:
         shown = "asked directly" if c.scope == DIRECT else c.scope if c.scope == ATTACKED else ""
         title = f"{c.label}, {shown}" if shown else c.scope
         row = {"title": title, "measure": c.measure, "judge": c.judge, "cells": {}}
-        small = {"found": c.difference, "small": c.difference.n < SMALL_N}
+        small = {"found": c.difference, "small": c.difference.clusters < SMALL_N}
         rows.setdefault(key, row)["cells"][c.model] = small
     return list(rows.values())

@@ -144,7 +144,7 @@ def _cell(look: Looked | None, direct: Looked, index: int = 0) -> View | None:
         "probe": _probe(look, index),
         "lies": _lies({p.label: p for p in look.projections}, index),
         "rows": look.rows,
-        "small": min(look.goals.get(label, 0) for label in (HARMFUL, BENIGN)) < SMALL_N,
+        "small": min((look.goals or look.rows).get(label, 0) for label in (HARMFUL, BENIGN)) < SMALL_N,
         "missing": sum(look.missing.values()),
     }
 
