@@ -474,7 +474,7 @@ def shown(looked: Divergence, home: Path) -> str:
 
 def gathered(*models: ModelRuns) -> Gathered:
     data = ReportData(
-        title="t", about="", command="", seed=0, policy="none", reference="other", attacks=(), judges=(), cells=(), pools=(),
+        title="t", about="", command="", seeds=(0,), policy="none", reference="other", attacks=(), judges=(), cells=(), pools=(),
         transcripts=(), models=tuple(ModelCard(name=m.name, base="x") for m in models),
     )  # fmt: skip
     return Gathered(data, models)

@@ -155,7 +155,7 @@ def fake_report(without: tuple[str, str] | None = None) -> ReportData:
     return ReportData(
         title="Does thinking first help a small model?",
         about="An untuned 135M model beside two of its fine-tunes: on plain refusals, and on safety reasoning.",
-        command="forethought run experiments/quickstart.yaml seed=7", seed=7, policy="default 1 (3f2a9c1be0d4)",
+        command="forethought run experiments/quickstart.yaml seed=7", seeds=(7,), policy="default 1 (3f2a9c1be0d4)",
         models=MODELS, attacks=ATTACKS, cells=tuple(rates), transcripts=tuple(everything),
         reference="untuned",
         judges=(JudgeCard(name="refusal", about="rules that tell a refusal from the rest", knows="not refused"),),

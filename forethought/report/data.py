@@ -102,7 +102,7 @@ class ReportData(Record):
     title: str
     about: str
     command: str
-    seed: int
+    seeds: tuple[int, ...]
     policy: str
     reference: str
     models: tuple[ModelCard, ...]

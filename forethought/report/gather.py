@@ -36,7 +36,7 @@ from forethought.report.redact import check_masked, masked
 from forethought.report.sources import ModelRuns, check_comparable, heard_of, made_by, read_model, source_of, trained_on
 from forethought.report.text import as_csv
 from forethought.report.transcripts import disagreements
-from forethought.run import Run, explain_disk, locate, write_text
+from forethought.run import Run, explain_disk, locate, read_info, write_text
 from forethought.thoughts import is_set
 
 # Transcripts on the page: all where there are no more than this, else about as many, the same share of every attack and label.
@@ -109,8 +109,13 @@ def gather(
     return ReportData(
         title=title,
         about=about,
-        command=shlex.join(info["argv"]),
-        seed=info["seed"],
+        command="\n".join(dict.fromkeys(shlex.join(run.info["argv"]) for m in models for run in m.runs["judge"])),
+        seeds=tuple(
+            sorted(
+                {run.info["seed"] for m in models for run in m.attacks}
+                | {s for s in map(_seed, models) if s is not None}
+            )
+        ),
         policy=used[0] if used else "none",
         reference=reference,
         models=cards,
@@ -238,6 +243,12 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     )
     named = (synth_run.info["config"]["policy"], synth_run.info["inputs"].get("policy", ""))
     return card, _took(train_run) + _took(synth_run), named
+
+
+def _seed(model: ModelRuns) -> int | None:
+    """The seed of the training that a model is; None where it is none."""
+    path = locate(made_by(model.target), model.attacks[0].path)
+    return int(read_info(path)["seed"]) if (path / "run.json").exists() else None
 
 
 def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

@@ -14,7 +14,7 @@ from forethought.judges import inside
 from forethought.records import LABELS, Label
 from forethought.report import figures
 from forethought.report.data import ReportData
-from forethought.report.section import rate_view
+from forethought.report.section import rate_view, unshared
 from forethought.report.text import View, clean
 
 NOTHING = rate(0, 0, 0)
@@ -72,7 +72,7 @@ def headline(data: ReportData) -> View:
     judge, refusals = headline_judge(data), refusal_judge(data)
     name = called(judge, "harmful")
     shared = sorted(
-        {c.attack for c in data.cells if c.label == "harmful" and c.attempts} - {DIRECT} - set(_unshared(data))
+        {c.attack for c in data.cells if c.label == "harmful" and c.attempts} - {DIRECT} - set(unshared(data))
     )
     points, cards = [], []
     for index, model in enumerate(data.models):
@@ -105,7 +105,7 @@ def headline(data: ReportData) -> View:
         "read": drawn[0] if drawn else None,
         "left_out": [p.name for p in points if p not in drawn],
         "shared": shared,
-        "unshared": _unshared(data),
+        "unshared": unshared(data),
         "wide": Markup(figures.scatter(points, X_TITLE, y_title)),
         "narrow": Markup(figures.scatter(points, X_TITLE, y_title, 360, 390)),
     }
@@ -161,13 +161,3 @@ def _rest(data: ReportData, model: str) -> list[tuple[str, Rate]]:
             words = f"{meant.name.capitalize()}: sensitive (higher is better)"
             rows.append((words, pooled(data, model, other, "sensitive", DIRECT)))
     return rows
-
-
-def _unshared(data: ReportData) -> list[str]:
-    """The attacks on harmful requests that not every attacked model was sent, and that no pooled rate holds."""
-    sent: dict[str, set[str]] = {}
-    for cell in data.cells:
-        # What an attack could not be made of was not sent.
-        if cell.label == "harmful" and cell.attack != DIRECT and cell.attempts:
-            sent.setdefault(cell.model, set()).add(cell.attack)
-    return sorted(a for a in set().union(*sent.values()) if not all(a in own for own in sent.values()))

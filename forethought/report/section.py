@@ -16,6 +16,7 @@ from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 from markupsafe import Markup, escape
 
 from forethought.analysis.rates import Rate
+from forethought.analysis.summary import DIRECT
 from forethought.progress import duration
 from forethought.records import Record
 from forethought.report import figures, maps, text
@@ -87,6 +88,7 @@ def draw(name: str, found: Gathered, **context: Any) -> Markup:
         "redacted": found.redacted,
         "all": list(range(len(data.models))),
         "small_n": SMALL_N,
+        "unlike": unshared(data),
         "many_unscored": text.percent(MANY_UNSCORED),
     }
     environment = _environment()
@@ -96,6 +98,16 @@ def draw(name: str, found: Gathered, **context: Any) -> Markup:
 def model_views(data: ReportData) -> list[View]:
     """The models with their places, which pick colour and mark."""
     return [{"card": card, "index": index} for index, card in enumerate(data.models)]
+
+
+def unshared(data: ReportData) -> list[str]:
+    """The attacks on harmful requests that not every attacked model was sent, and that no pooled rate holds."""
+    sent: dict[str, set[str]] = {}
+    for cell in data.cells:
+        # What an attack could not be made of was not sent.
+        if cell.label == "harmful" and cell.attack != DIRECT and cell.attempts:
+            sent.setdefault(cell.model, set()).add(cell.attack)
+    return sorted(a for a in set().union(*sent.values()) if not all(a in own for own in sent.values()))
 
 
 def rate_view(rate: Rate, attempts: int, prompts: int | None = None) -> View:

@@ -15,6 +15,8 @@ def section(found: Gathered) -> Section | None:
         return None
     body = draw("capability.html.j2", found, capability=rows, models=model_views(data))
     able = [{"model": name} | flat(a) for name, found_ in data.abilities.items() for a in found_]
+    for row in able:
+        row.pop("accuracy", None)  # Of a likelihood; that of others stands under `value`.
     changes = [{"model": name} | flat(c) for name, found_ in data.ability_changes.items() for c in found_]
     tables = [Table("capability", "a model and task", able)]
     if changes:

@@ -25,8 +25,6 @@ def _headline_rows(data: ReportData, view: View) -> list[Row]:
         name = card["model"].name
         measures = [(f"{view['name']} under attack", card["big"][0][1:]), (X_TITLE, card["big"][1][1:])]
         rows += [{"model": name, "measure": title, "about": hint} | flat(rate) for title, (hint, rate) in measures]
-        rows += [
-            {"model": name, "measure": f"capability: {task}"} | flat(rate) for task, rate in capabilities(data, name)
-        ]
-        rows += [{"model": name, "measure": title} | flat(rate) for title, rate in card["rest"]]
+        able = [(f"capability: {task}", rate) for task, rate in capabilities(data, name)[:1]]
+        rows += [{"model": name, "measure": title} | flat(rate) for title, rate in (*able, *card["rest"])]
     return rows
