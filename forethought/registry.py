@@ -6,11 +6,14 @@ A table maps a name to an `Entry`. A spec is a table name or any `module:functio
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -86,6 +89,28 @@ def resolve(kind: str, table: Mapping[str, Entry], spec: str, **given: Any) -> A
         return factory(**options, **given)
     except TypeError as error:
         raise ForethoughtError(f"{kind} '{name}': {error}") from error
+
+
+def options_of(entry: Entry, given: Container[str] = ("policy",)) -> str:
+    """The options of a table's line with their defaults as a spec writes them, `streams=3, by=auto`; one without a default stands alone.
+    Read from the source, since some factories need torch to be imported."""
+    module, _, name = entry.where.partition(":")
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    made = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name).args
+    names = [a.arg for a in (*made.posonlyargs, *made.args, *made.kwonlyargs)]
+    last = [None] * (len(names) - len(made.defaults) - len(made.kw_defaults)) + [*made.defaults, *made.kw_defaults]
+    return ", ".join(f"{n}={_written(d)}" if d else n for n, d in zip(names, last, strict=True) if n not in given)
+
+
+def _written(value: ast.expr) -> str:
+    if isinstance(value, ast.Name):
+        return "..."
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return value.value if re.fullmatch(r"[^,()'\"]+", value.value) else repr(value.value)
+    text = ast.unparse(value)
+    return {"True": "true", "False": "false", "None": "null"}.get(text) or text.replace("(", "[").replace(")", "]")
 
 
 def _checked(where: str, annotation: Any, value: Any) -> Any:

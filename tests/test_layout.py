@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from forethought import config
+from forethought.attacks import ATTACKS
+from forethought.capability import TASKS
+from forethought.judges import JUDGES
+from forethought.records import Record
+from forethought.registry import Entry, options_of
+from forethought.synth import SYNTHESIZERS
+from forethought.train import METHODS
 
 ROOT = Path(__file__).resolve().parents[1] / "forethought"
 LAYERS = [
@@ -76,3 +88,23 @@ def test_the_check_sees_a_wrong_import(tmp_path: Path) -> None:
     file.write_text("import torch.nn\nfrom forethought import stages\ndef f():\n    import peft\n")
     assert set(imports(file)) == {"torch.nn", "forethought", "forethought.stages", "peft"}
     assert "peft" not in set(imports(file, everywhere=False))
+
+
+def test_every_key_of_an_experiment_file_is_on_its_page() -> None:
+    page = (ROOT.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+    kinds = [k for k in vars(config).values() if isinstance(k, type) and issubclass(k, Record) and k is not Record]
+    missing = [
+        f"{kind.__name__}.{key}" for kind in kinds for key in kind.model_fields if not re.search(rf"\b{key}\b", page)
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("table", [ATTACKS, JUDGES, SYNTHESIZERS, METHODS, TASKS], ids=lambda t: next(iter(t)))
+def test_options_are_listed_as_the_factories_have_them(table: dict[str, Entry]) -> None:
+    for name, entry in table.items():
+        shown = options_of(entry)
+        module, _, factory = entry.where.partition(":")
+        known = inspect.signature(getattr(importlib.import_module(module), factory)).parameters
+        assert [o.partition("=")[0] for o in re.split(r", (?=\w+(?:=|,|$))", shown) if o] == [
+            k for k in known if k != "policy"
+        ], name

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from forethought.errors import ForethoughtError
+from forethought.registry import options_of
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory to write.")]
 Beside = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; default: beside the attempts.")]
@@ -158,6 +159,8 @@ def listed(wanted: bool, table: dict[str, Any], cost: Callable[[Any], str] | Non
         for name, entry in table.items():
             extra = ", ".join(filter(None, (entry.paper, f"needs {entry.needs}" if entry.needs else "")))
             print(f"{name:<22} {f'{cost(entry):<10} ' if cost else ''}{entry.about}{f' [{extra}]' if extra else ''}")
+            if options := options_of(entry):
+                print(f"{'':<22} ({options})")
     return wanted
 
 
