@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +43,9 @@ class Leak:
 
 def normalise(text: str) -> str:
     """Lower case, without punctuation and accents, single spaces."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    plain = text.lower()
+    if not plain.isascii():
+        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
     return " ".join(re.findall(r"\w+", plain))
 
 
@@ -63,8 +66,8 @@ def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR)
     others = found if alone else [_grams(t) for t in right]
     often = Counter(chain.from_iterable(found if alone else found + others))
     rank = {g: i for i, g in enumerate(sorted(often, key=lambda g: (often[g], g)))}
-    ours = [_ranked(t, rank, near) for t in found]
-    theirs = ours if alone else [_ranked(t, rank, near) for t in others]
+    ours = _all_ranked(found, rank, near)
+    theirs = ours if alone else _all_ranked(others, rank, near)
     index: dict[int, list[int]] = defaultdict(list)
     for j, other in enumerate(theirs if not alone else ()):
         for gram in other.rarest:
@@ -79,6 +82,12 @@ def similar_pairs(left: Sequence[str], right: Sequence[str], near: float = NEAR)
         for gram in own.rarest if alone else ():
             index[gram].append(i)
     return sorted(pairs)
+
+
+def _all_ranked(found: list[frozenset[str]], rank: Mapping[str, int], near: float) -> list[Grams]:
+    """Of each text, whose grams then leave memory: of a large set both would not fit."""
+    found.reverse()
+    return [_ranked(found.pop(), rank, near) for _ in range(len(found))]
 
 
 def _similarity(a: Grams, b: Grams, near: float) -> float:
@@ -193,7 +202,8 @@ def _strength(leak: Leak) -> tuple[bool, bool, float]:
 
 def _grams(text: str) -> frozenset[str]:
     padded = f" {text} "
-    return frozenset([padded[i : i + GRAM] for i in range(max(1, len(padded) - GRAM + 1))])
+    # The same gram of many texts is one string.
+    return frozenset([sys.intern(padded[i : i + GRAM]) for i in range(max(1, len(padded) - GRAM + 1))])
 
 
 def leak_error(leaks: Sequence[Leak]) -> str:

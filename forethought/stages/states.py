@@ -76,6 +76,14 @@ def reader(loaded: Any, layers: Sequence[int], positions: Sequence[Position]) ->
     """States of a loaded local model. An attempt that has none gives the reason, as a word and an explanation."""
     from forethought.optim.states import hidden_states
 
+    last: list[Any] = [None, []]
+
+    def states(ids: list[int], places: list[int]) -> list[Array]:
+        # Several samples of one prompt stand side by side, and have the same states before they answer.
+        if last[0] != (ids, places):
+            last[:] = [(ids, places), list(hidden_states(loaded.model, ids, layers, places))]
+        return list(last[1])
+
     def tokens(attempt: Attempt, prefix: str) -> list[int]:
         ids = encode_prompt(loaded.tokenizer, loaded.render(Ask("target", attempt.messages, prefix)))
         if len(ids) > loaded.context:
@@ -88,16 +96,16 @@ def reader(loaded: Any, layers: Sequence[int], positions: Sequence[Position]) ->
         try:
             before = tokens(attempt, attempt.prefix)
             if "answer" not in positions:
-                return list(hidden_states(loaded.model, before, layers, [-1]))
+                return [*states(before, [-1])]
             point = decision_point(attempt.raw, attempt.prefix)
             if point is None:
-                return [hidden_states(loaded.model, before, layers, [-1])[0], "unclosed: the thought does not end"]
+                return [states(before, [-1])[0], "unclosed: the thought does not end"]
             whole = tokens(attempt, point)
         except AskFailed as failure:
             return [str(failure)] * len(positions)
         if whole[: len(before)] == before:
-            return list(hidden_states(loaded.model, whole, layers, [len(before) - 1, -1]))
-        return [hidden_states(loaded.model, ids, layers, [-1])[0] for ids in (before, whole)]
+            return [*states(whole, [len(before) - 1, -1])]
+        return [states(ids, [-1])[0] for ids in (before, whole)]
 
     return read
 
