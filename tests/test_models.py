@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DeepseekV2Config,
+    Gemma2Config,
     MistralConfig,
     NemotronConfig,
     PreTrainedConfig,
@@ -468,3 +470,15 @@ def test_weights_that_are_damaged_are_one_line(tiny: Path, tmp_path: Path) -> No
     (tmp_path / "m" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(ForethoughtError, match="cannot load the model"):
         load_hf(str(tmp_path / "m"))
+
+
+def test_options_side_by_side_score_as_each_alone(tiny: Path) -> None:
+    """Where layers are no plain attention: filled up at the end, options do not change one another."""
+    model = like_tiny(tiny, Gemma2Config, num_key_value_heads=2, head_dim=8, sliding_window=16)
+    assert not model.paged or model.window
+    options = (" yes", " no, never", " perhaps it is so, and " * 4, " no")
+    question = Choose("target", user("Is bread good? " * 9), options, "A:")
+    (found,) = chosen(model, [question])
+    for option, logprob in zip(options, found.logprobs, strict=True):
+        (alone,) = chosen(model, [replace(question, options=(option,))])
+        assert alone.logprobs[0] == pytest.approx(logprob, abs=1e-4)

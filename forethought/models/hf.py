@@ -176,12 +176,16 @@ class HFModel:
 
     @torch.inference_mode()
     def _score(self, row: Row) -> Row:
-        """Sums of log p of each option's tokens, one option at a time."""
-        for option in row.options:
-            ids = torch.tensor([row.ids + option], device=self.model.device)
-            logits = self.model(input_ids=ids, logits_to_keep=len(option) + 1).logits[0, :-1]
-            table = logits.float().log_softmax(-1)
-            row.sums.append(sum(float(table[i, token]) for i, token in enumerate(option)))
+        """Sums of log p of each option's tokens; options stand side by side, filled up at the end, which nothing before it sees."""
+        longest = max(map(len, row.options))
+        most = max(1, COLUMNS // (len(row.ids) + longest))
+        for first in range(0, len(row.options), most):
+            part = row.options[first : first + most]
+            rows = [row.ids + option + option[-1:] * (longest - len(option)) for option in part]
+            ids = torch.tensor(rows, device=self.model.device)
+            table = self.model(input_ids=ids, logits_to_keep=longest + 1).logits[:, :-1].float().log_softmax(-1)
+            said = table.gather(-1, ids[:, len(row.ids) :, None])[..., 0].tolist()
+            row.sums += [sum(values[: len(option)]) for values, option in zip(said, part, strict=True)]
         return row
 
     @torch.inference_mode()
@@ -244,7 +248,7 @@ def load_hf(
     base = weights_hash(source) if local else f"{source}@{model.config._commit_hash}"
     weights = (base, weights_hash(adapter) if adapter is not None else digest([]))
     # Replies that older versions kept of models with windows, or read one row at a time, are not these.
-    way = "pages-2" if plain_attention(model) and not window(model) else "rows-10"
+    way = "pages-2" if plain_attention(model) and not window(model) else "rows-11"
     # So they did of adapters with a template of their own, which was not read.
     way += "-own" if adapter is not None and own != base_template else ""
     # Nor those from when prompt and completion were encoded together, where a tokenizer marks the first word of a text.
