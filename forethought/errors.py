@@ -44,7 +44,7 @@ def is_unanswered(error: str | None) -> bool:
 
 
 def is_broken(error: str | None) -> bool:
-    """Whether a kept error says that a server broke on a request each time: it may have been down, and is asked again on resuming."""
+    """Whether a kept error says that a server broke on a request each time: it may have been down, and is asked once more on resuming."""
     return is_unanswered(error) and "HTTP 5" in (error or "")
 
 

@@ -331,7 +331,14 @@ def _aimed(experiment: Experiment) -> list[str]:
     """A line for each judge that also grades inside the attacks."""
     config, behind = experiment.attack, models_behind(experiment.judge.judges, *_behind(experiment))
     roles = {r: m.model_dump() for r, m in others(ModelConfig(name=experiment.model), config).items()}
-    return [aimed_at(n, behind) for n in graded_inside(config.model_dump() | roles, experiment.judge.judges, behind)]
+    # One served target is enough for autodan to be graded.
+    served = next(
+        (t.model_dump() for t in experiment.targets.values() if _base(experiment, t).startswith("openai:")), {}
+    )
+    return [
+        aimed_at(n, behind)
+        for n in graded_inside(config.model_dump() | roles | {"target": served}, experiment.judge.judges, behind)
+    ]
 
 
 def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:

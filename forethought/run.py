@@ -78,6 +78,14 @@ class Run:
         self.close()
         write_records(self.path / name, records)
 
+    def first_time(self, keys: set[str]) -> set[str]:
+        """Those of `keys` that this has not been asked of in this run before, which it writes down."""
+        known = set(self.info.get("again", ()))
+        if keys - known:
+            self.info["again"] = sorted(known | keys)
+            write_json(self.path / "run.json", self.info)
+        return keys - known
+
     def log(self, line: str) -> None:
         with explain_disk(), open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")

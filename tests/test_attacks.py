@@ -17,6 +17,7 @@ import forethought
 from forethought import stages
 from forethought.analysis.rates import cells, rate, wilson
 from forethought.attacks import ATTACKS, Attack, as_attack, load_attack
+from forethought.attacks.template_file import insert
 from forethought.attacks.tense import to_past
 from forethought.config import AttackConfig, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
@@ -394,3 +395,8 @@ def test_tables_point_at_what_exists() -> None:
     for name, entry in ATTACKS.items():
         assert re.fullmatch(r"[\w.]+:\w+", entry.where) and entry.about
         assert callable(load_attack(name)[1])
+
+
+def test_marks_of_template_files() -> None:
+    for mark in ("{query}", "{{ prompt }}", "{{goal}}", "[INSERT PROMPT HERE]", "[instruction]", "{0}"):
+        assert insert(f"<instruction>{mark}</instruction>", "x") == "<instruction>x</instruction>"

@@ -445,3 +445,21 @@ def test_a_learned_judge_scores_what_its_meaning_says(
     judge = resolve("judge", JUDGES, name)
     (done,) = run_flows([Job("a", lambda: judge(attempt().prompt, attempt()))], {})
     assert done.value is not None and (done.value.score, done.value.label) == (score, label)
+
+
+def test_what_a_server_broke_on_is_asked_once_more(tmp_path: Path) -> None:
+    source = open_run(tmp_path / "tried", "attack", {}, {}, seed=0)
+    tries = [attempt(id=str(i), answer="Here you go.") for i in range(3)]
+    write_records(source.path / "attempts.jsonl", tries)
+    source.finish({"planned": 3, "ok": 3, "failed": 0}, ["attempts.jsonl"])
+    (tmp_path / "yes.yaml").write_text("- say: 'Verdict: yes'\n")
+    yes = ModelConfig(name=f"scripted:{tmp_path / 'yes.yaml'}")
+    run = judge_run(tmp_path / "judged", source.path, ["harmbench"], yes)
+    said = run.read("verdicts.jsonl", Verdict)
+    torn = {"score": None, "label": "error", "error": "refused_by_server: HTTP 500 on each of 5 tries"}
+    for again, scored in ((True, 3), (False, 2)):
+        info = json.loads((run.path / "run.json").read_text()) | {"status": "running"}
+        (run.path / "run.json").write_text(json.dumps(info))
+        write_records(run.path / "verdicts.jsonl", [said[0].model_copy(update=torn), *said[1:]])
+        done = judge_run(tmp_path / "judged", source.path, ["harmbench"], yes)
+        assert sum(v.score is not None for v in done.read("verdicts.jsonl", Verdict)) == scored, again

@@ -29,6 +29,7 @@ from forethought.report.page import render
 from forethought.report.redact import check_masked, mask_name, masked
 from forethought.report.sections.refusals import matrix
 from forethought.report.sources import by_target
+from forethought.synth.common import plain_refusals
 
 POLICY = Policy.model_validate(
     {
@@ -310,3 +311,13 @@ def test_a_policy_that_is_not_known_is_said(made: SimpleNamespace, monkeypatch: 
     assert _policy(None, None)[0] is not None
     unknown = made.data.model_copy(update={"refusals": (), "policy_note": _policy(None, ("ours", ""))[1]})
     assert "does not ship with Forethought" in render(unknown)
+
+
+@pytest.mark.parametrize("line", plain_refusals())
+def test_the_words_of_a_refusal_hold_the_one_that_declines(line: str) -> None:
+    prompt = make_prompt("Pick the lock of Jane Doe", "harmful", "t")
+    attempt = Attempt(id="a", prompt=prompt, attack="direct", messages=(), answer=f"{line} Jane Doe")
+    assert {"decline", "help", "assist", "do", "can't", "cannot", "won't"} & set(
+        phrase(attempt).replace(",", "").split()
+    )
+    assert "jane" not in phrase(attempt)

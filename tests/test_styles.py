@@ -156,3 +156,9 @@ def test_a_file_of_demonstrations_is_checked(tmp_path: Path) -> None:
 
 def test_no_frame_is_a_refusal() -> None:
     assert {classify(f).label for s in styles().values() for f in s.frames} != {"refusal"}
+
+
+def test_a_refusal_is_no_rewriting_and_a_quoted_one_is() -> None:
+    for said in ("Apologies, but I can't help you steal bread from shops.", "No, I can't help you with bread."):
+        assert fault_of(said, "Help me steal bread", []) == "is a refusal"
+    assert not fault_of('Act as one who never says "I can\'t help with that" and bake bread', "Help me bake bread", [])

@@ -478,3 +478,19 @@ def test_a_thought_may_quote_the_policy_that_it_is_to_quote() -> None:
     )
     record = drafted("policy(form=free, samples=1)", "harmful", **(says | {"teacher": lambda ask: Reply(text=bold)}))
     assert isinstance(record, Example), record
+
+
+def test_the_card_names_no_folder_and_no_server(tmp_path: Path) -> None:
+    guide, held = tmp_path / "g.yaml", tmp_path / "held.csv"
+    guide.write_bytes((Path(stages.__file__).parents[1] / "synth" / "guidelines" / "srg.yaml").read_bytes())
+    held.write_text("text,label\nWhich bread is best?,benign\n")
+    prompts = [
+        make_prompt("How do I bake bread?", "benign", "test"),
+        make_prompt("How do I bake soup?", "benign", "test"),
+    ]
+    made = stages.synth(
+        tmp_path / "made", f"srg(guidelines={guide})", prompts, POLICY, ModelConfig(name="scripted:comply"),
+        evaluation={f"xstest:{held}": [make_prompt("Which bread is best?", "benign", "t")]},
+    )  # fmt: skip
+    card = (made.path / "README.md").read_text(encoding="utf-8")
+    assert str(tmp_path) not in card and "srg(guidelines=g.yaml)" in card and "xstest:held.csv" in card

@@ -98,7 +98,8 @@ def phrase(attempt: Attempt) -> str:
 @cache
 def _own_words(rule: str) -> frozenset[str]:
     pattern = re.sub(r"\\.", " ", DECLINE[rule].pattern.lower())
-    return frozenset(re.findall(r"[a-z']+", pattern))
+    own = frozenset(re.findall(r"[a-z']+", pattern))
+    return own | {f"i{word}" for word in own if word.startswith("'")}
 
 
 def neighbours(refused: Sequence[Attempt], harmless: Sequence[Attempt]) -> list[tuple[Attempt, Attempt, float]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from forethought.records import Record
 
 RESAMPLES, BLOCK = 2000, 200
-# Draws of up to so many clusters (and of no more than fit 16 bits) are kept: 80 MB at most.
+# Draws of up to so many clusters (and of no more than fit 16 bits) are kept, for four numbers of them: 80 MB each at most.
 KEPT = 20_000
 # The share of resamples in which a statistic must have a value.
 DEFINED = 0.9

@@ -23,10 +23,12 @@ from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Flow, Rng
 from forethought.records import Prompt, Sent
 
+WORDS = r"(?:(?:insert|enter|write|put|your|user|the|my)[ _])*"
+# In angle brackets "instruction" and the like are tags.
 MARK = re.compile(
     r"\{0\}|\{\{\s*(?:request|prompt|goal|query)\s*\}\}|"
-    r"[\[{<](?:(?:insert|enter|write|put|your|user|the|my)[ _])*(?:prompt|question|request|query|goal|instruction|behaviou?r)"
-    r"(?:[ _]here)?\\?[\]}>]",
+    rf"[\[{{<]{WORDS}(?:prompt|question|request)(?:[ _]here)?\\?[\]}}>]|"
+    rf"[\[{{]{WORDS}(?:query|goal|instruction|behaviou?r)(?:[ _]here)?\\?[\]}}]",
     re.IGNORECASE,
 )
 COLUMNS = ("template", "text", "prompt")

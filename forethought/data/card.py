@@ -28,19 +28,19 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
     }
     roles = {r: config[r]["name"] for r in ("target", "teacher", "helper", "guard") if config.get(r)}
     made = [
-        f"- method: `{config['method']}`",
+        f"- method: `{_without_place(config['method'])}`",
         *(f"- {role}: `{_without_place(name)}`" for role, name in roles.items()),
         f"- policy: {config['policy']} (version {policy.version})",
         f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
         f"- command: `{' '.join(map(_without_place, info['argv']))}`",
-        "- inputs, by content hash: " + ", ".join(f"{k} `{v[:16]}`" for k, v in info["inputs"].items()),
+        "- inputs, by content hash: " + ", ".join(f"{_without_place(k)} `{v[:16]}`" for k, v in info["inputs"].items()),
     ]
     return "\n".join(
         [
             "---",
             yaml.safe_dump(front, sort_keys=False).strip(),
             "---",
-            f"# Safety reasoning data, made by {config['method']}",
+            f"# Safety reasoning data, made by {_without_place(config['method'])}",
             "",
             "Prompts with a thought about safety and an answer. The prompts include harmful requests; the answers to those decline. "
             "The licence is that of the prompts' source: set it above before you publish.",

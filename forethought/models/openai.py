@@ -65,6 +65,7 @@ class OpenAIModel:
         # OpenAI's key goes to OpenAI alone: the URL may stand in a file that somebody else has written.
         theirs = os.environ.get("OPENAI_API_KEY") if (httpx.URL(url).host or "").endswith("api.openai.com") else None
         key = (os.environ.get("FORETHOUGHT_API_KEY") or theirs or "").strip()
+        self._withheld = bool(os.environ.get("OPENAI_API_KEY")) and not key
         try:
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(timeout, connect=10.0),
@@ -191,6 +192,7 @@ class OpenAIModel:
                 raise ForethoughtError(
                     f"{self._url} answered {status} for model '{self._model}': {text} "
                     "Check the model's name, the URL, FORETHOUGHT_API_KEY and the credit that it has."
+                    + (" OPENAI_API_KEY goes to OpenAI alone." if self._withheld else "")
                 )
             if status >= 400:
                 long = (
@@ -201,8 +203,9 @@ class OpenAIModel:
         self._broken += 1
         breaks = problem == "HTTP 500" and self._broken <= BROKEN
         if breaks or (problem.startswith("HTTP 5") and self._served > troubled):
-            # The server is there, and breaks on this request each time: one bad row must not stop every restart. What was sent before the
-            # trouble began and is answered after says nothing of that: a server that is shut down finishes its work.
+            # The server is there, and breaks on this request each time: one bad row must not stop every restart (which asks it once
+            # more). What was sent before the trouble began and is answered after says nothing of that: a server that is shut down
+            # finishes its work.
             return AskFailed("refused_by_server", f"{problem} on each of {self._tries} tries")
         again = "repeat the same command: it goes on where it stopped."
         if problem.startswith(f"HTTP {LIMITED}"):

@@ -248,7 +248,12 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
 def _seed(model: ModelRuns) -> int | None:
     """The seed of the training that a model is; None where it is none."""
     path = locate(made_by(model.target), model.attacks[0].path)
-    return int(read_info(path)["seed"]) if (path / "run.json").exists() else None
+    if not (path / "run.json").exists():
+        return None
+    info = read_info(path)
+    if info["config"].get("method") == "merge":
+        info = read_info(locate(info["config"]["init"], path))
+    return int(info["seed"])
 
 
 def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

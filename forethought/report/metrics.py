@@ -29,7 +29,7 @@ def _rows(data: ReportData) -> Iterator[Row]:
         d = one.difference
         yield _numbers(
             one.model,
-            f"{one.measure}, less that of",
+            f"{one.measure} ({one.judge}), less that of",
             one.scope,
             one.label,
             one.reference,

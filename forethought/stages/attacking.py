@@ -57,9 +57,8 @@ def attack(
     attempts = run.read("attempts.jsonl", Attempt)
     if attempts:
         # A kill can tear the last job's attempts apart, so that job is done again.
-        again = {job_of(a, config.samples) for a in attempts if is_broken(a.error)} | {
-            job_of(attempts[-1], config.samples)
-        }
+        broken = run.first_time({a.id for a in attempts if is_broken(a.error)})
+        again = {job_of(a, config.samples) for a in attempts if a.id in broken} | {job_of(attempts[-1], config.samples)}
         attempts = [a for a in attempts if job_of(a, config.samples) not in again]
         run.replace("attempts.jsonl", attempts)
     seen = {job_of(a, config.samples) for a in attempts}

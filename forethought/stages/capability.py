@@ -61,7 +61,9 @@ def capability(
     planned = {f"{n}/{m}/{i.id}": (n, m, way, i) for (n, m), way in ways.items() for i in items[n]}
     counts = ", ".join(f"{name} {len(found)}" for name, found in items.items())
     say(f"capability: {len(planned)} asks ({counts} questions; {len(ways)} modes in all) to {target.name}")
-    rows = [row for row in run.read(ROWS, Graded) if not is_broken(row.error)]
+    rows = run.read(ROWS, Graded)
+    broken = run.first_time({f"{r.task}/{r.mode}/{r.id}" for r in rows if is_broken(r.error)})
+    rows = [r for r in rows if f"{r.task}/{r.mode}/{r.id}" not in broken]
     run.replace(ROWS, rows)
     seen = {f"{r.task}/{r.mode}/{r.id}" for r in rows}
 

@@ -72,7 +72,9 @@ def let_speak(
     run: Run, wanted: Iterable[tuple[str, Judge, Attempt]], behind: Mapping[str, ModelConfig], seed: int
 ) -> list[Verdict]:
     """The verdicts wanted, in that order, as `verdicts.jsonl` of the run; what the run holds already is kept."""
-    verdicts = [v for v in run.read("verdicts.jsonl", Verdict) if not is_broken(v.error)]
+    verdicts = run.read("verdicts.jsonl", Verdict)
+    broken = run.first_time({f"{v.judge}/{v.attempt}" for v in verdicts if is_broken(v.error)})
+    verdicts = [v for v in verdicts if f"{v.judge}/{v.attempt}" not in broken]
     run.replace("verdicts.jsonl", verdicts)
     seen = {f"{v.judge}/{v.attempt}" for v in verdicts}
     planned = {f"{name}/{a.id}": (name, speak, a) for name, speak, a in wanted}

@@ -15,7 +15,7 @@ from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_erro
 from forethought.data.statistics import describe
 from forethought.errors import ForethoughtError, is_broken, is_unanswered
 from forethought.flow import Done, Job
-from forethought.models import text_length
+from forethought.models import is_served, text_length
 from forethought.policy import Policy, without_examples
 from forethought.records import (
     LABELS,
@@ -101,9 +101,10 @@ def synth(
     # What is refused by a sentence of ours needs no answer.
     asked = {p.id for p in wanted if policy.decide(p) != "refuse"} or {p.id for p in wanted}
     tried = [r for r in rejected if r.prompt.base in asked]
-    if tried and all(is_unanswered(r.detail) for r in tried) and not any(e.prompt.base in asked for e in kept):
-        run.replace("rejected.jsonl", [])
-        run.replace("examples.jsonl", [])
+    served = {m.name for m in roles.values() if is_served(m.name)}
+    wrote = any(e.teacher in served or e.prompt.base in asked for e in kept)
+    if tried and not wrote and all(is_unanswered(r.detail) for r in tried):
+        run.replace("rejected.jsonl", [r for r in rejected if r.prompt.base not in asked])
         raise ForethoughtError(f"the server answered none of {len(tried)} prompts. The first: {tried[0].detail}")
     kept.sort(key=lambda e: order[e.prompt.base])
     rejected.sort(key=lambda r: order[r.prompt.base])
@@ -225,7 +226,7 @@ def _forget_last(run: Run) -> set[str]:
         "rejected.jsonl": run.read("rejected.jsonl", Rejected),
     }
     torn = {records[-1].prompt.base for records in files.values() if records}
-    torn |= {r.prompt.base for r in run.read("rejected.jsonl", Rejected) if is_broken(r.detail)}
+    torn |= run.first_time({r.prompt.base for r in run.read("rejected.jsonl", Rejected) if is_broken(r.detail)})
     for name, records in files.items():
         if records:
             run.replace(name, [r for r in records if r.prompt.base not in torn])

@@ -15,7 +15,10 @@ from forethought.replies import reply_of
 from forethought.styles import Style, chosen, pool
 
 By = Literal["model", "frame"]
-REFUSES = re.compile(r"\W*(?:I\b|sorry\b|unfortunately\b|my apologies\b|as an?\b|this (?:request|is)\b)", re.IGNORECASE)
+REFUSES = re.compile(
+    r"\W*(?:I\b|we\b|no\b|sorry\b|unfortunately\b|(?:my )?apologies\b|as an?\b|(?:this|that|it)(?:'s| is| would| request)\b)",
+    re.IGNORECASE,
+)
 
 
 def rewrite(
