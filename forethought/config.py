@@ -53,6 +53,14 @@ class Budget(Record):
     price_in: float = Field(default=0.0, ge=0)
     price_out: float = Field(default=0.0, ge=0)
 
+    @model_validator(mode="after")
+    def _caps_something(self) -> Budget:
+        if self.tokens is None and (self.money is None or not self.price_in + self.price_out):
+            raise ValueError(
+                "a budget caps tokens, or money with prices: tokens=200000, or money=5,price_in=0.5,price_out=1.5"
+            )
+        return self
+
 
 class SynthConfig(Record):
     """A data set to synthesize. `method` is a line of `forethought synth --list`, options in brackets.

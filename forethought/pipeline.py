@@ -355,6 +355,8 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         method, _ = parse_spec(t.method)
         if ":" not in method:
             _known(f"train.{name}.method", method, METHODS)
+        given = {"policy": policy} if method in METHODS and METHODS[method].needs == "policy" else {}
+        resolve("training method", METHODS, t.method, **given)
         if t.data is None and method != "prompt":
             raise ForethoughtError(f"'train.{name}.data' is missing.")
         for source in (*filter(None, [t.data]), *t.match):

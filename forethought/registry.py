@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def resolve(kind: str, table: Mapping[str, Entry], spec: str, **given: Any) -> A
         raise ForethoughtError(f"{kind} '{name}': {error}") from error
 
 
-def options_of(entry: Entry, given: Container[str] = ("policy",)) -> str:
+def options_of(entry: Entry, given: Container[str] = ("policy", "config")) -> str:
     """The options of a table's line with their defaults as a spec writes them, `streams=3, by=auto`; one without a default stands alone.
     Read from the source, since some factories need torch to be imported."""
     module, _, name = entry.where.partition(":")
@@ -105,12 +106,14 @@ def options_of(entry: Entry, given: Container[str] = ("policy",)) -> str:
 
 
 def _written(value: ast.expr) -> str:
-    if isinstance(value, ast.Name):
+    try:
+        found = ast.literal_eval(value)
+    except ValueError:
         return "..."
-    if isinstance(value, ast.Constant) and isinstance(value.value, str):
-        return value.value if re.fullmatch(r"[^,()'\"]+", value.value) else repr(value.value)
-    text = ast.unparse(value)
-    return {"True": "true", "False": "false", "None": "null"}.get(text) or text.replace("(", "[").replace(")", "]")
+    if isinstance(found, str):
+        plain = re.fullmatch(r"[^,()\[\]'\"]+", found) and not re.search(r":(\s|$)", found)
+        return found if plain else repr(found)
+    return json.dumps(found)
 
 
 def _checked(where: str, annotation: Any, value: Any) -> Any:

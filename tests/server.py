@@ -96,6 +96,11 @@ def answer(path: str, body: dict[str, Any], authorized: bool) -> tuple[int, Any]
             return 200, completion({"content": "They want bread.\n</think>\n\nBread needs time."})
         case "opened_cut":
             return 200, completion({"content": "They want"}, "length")
+        case "thinker" if "temperature" in body or "top_p" in body or "seed" in body:
+            field = next(f for f in ("temperature", "top_p", "seed") if f in body)
+            return 400, error(f"Unsupported value: '{field}' does not support {body[field]} with this model.")
+        case "thinker":
+            return 200, completion({"content": asked})
         case "breaks":
             return 500, error("broken")
         case "picky":

@@ -398,5 +398,14 @@ def test_tables_point_at_what_exists() -> None:
 
 
 def test_marks_of_template_files() -> None:
-    for mark in ("{query}", "{{ prompt }}", "{{goal}}", "[INSERT PROMPT HERE]", "[instruction]", "{0}"):
+    for mark in (
+        "{query}",
+        "{{ prompt }}",
+        "{{goal}}",
+        "[INSERT PROMPT HERE]",
+        "[instruction]",
+        "{0}",
+        "<INSERT QUERY HERE>",
+        "<your goal>",
+    ):
         assert insert(f"<instruction>{mark}</instruction>", "x") == "<instruction>x</instruction>"

@@ -363,3 +363,17 @@ def test_of_a_served_or_merged_model_only_what_is_said_is_known(
     assert known.method.startswith("nothing on refusal") and known.distribution is not None
     page = render(found)
     assert "untuned" not in line_of(page, "direct", "harmful: not refused") and "training: not known here" in page
+
+
+def test_attacks_made_later_join_those_of_before(tmp_path: Path) -> None:
+    """Each run sends the direct requests too, and those of the first count."""
+    target, runs = ModelConfig(name="scripted:comply"), []
+    for name in ("persona", "past_tense"):
+        config = AttackConfig(attacks=("direct", name), sampling=Sampling(max_tokens=16))
+        tried = stages.attack(tmp_path / name, target, PROMPTS, config)
+        runs.append(stages.judge(tmp_path / f"{name}-judged", tried.path, ["refusal"]).path)
+    data = gathered({"m": runs}, title="t")
+    assert {(c.attack, c.label, c.attempts) for c in data.cells} == {
+        (attack, label, 3) for attack in ("direct", "persona", "past_tense") for label in ("harmful", "benign")
+    }
+    assert "past_tense" in render(data)

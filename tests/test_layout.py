@@ -14,9 +14,10 @@ import pytest
 from forethought import config
 from forethought.attacks import ATTACKS
 from forethought.capability import TASKS
+from forethought.data import SOURCES
 from forethought.judges import JUDGES
 from forethought.records import Record
-from forethought.registry import Entry, options_of
+from forethought.registry import Entry, options_of, parse_spec
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
 
@@ -99,12 +100,15 @@ def test_every_key_of_an_experiment_file_is_on_its_page() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("table", [ATTACKS, JUDGES, SYNTHESIZERS, METHODS, TASKS], ids=lambda t: next(iter(t)))
+@pytest.mark.parametrize("table", [ATTACKS, JUDGES, SYNTHESIZERS, METHODS, TASKS, SOURCES], ids=lambda t: next(iter(t)))
 def test_options_are_listed_as_the_factories_have_them(table: dict[str, Entry]) -> None:
     for name, entry in table.items():
         shown = options_of(entry)
         module, _, factory = entry.where.partition(":")
         known = inspect.signature(getattr(importlib.import_module(module), factory)).parameters
-        assert [o.partition("=")[0] for o in re.split(r", (?=\w+(?:=|,|$))", shown) if o] == [
-            k for k in known if k != "policy"
-        ], name
+        parts = [o for o in re.split(r", (?=\w+(?:=|,|$))", shown) if o]
+        assert [o.partition("=")[0] for o in parts] == [k for k in known if k not in ("policy", "config")], name
+        written = [o for o in parts if "=" in o and not o.endswith("=...")]
+        for key, read in parse_spec(f"x({', '.join(written)})")[1].items():
+            given = known[key].default
+            assert read == (list(given) if isinstance(given, tuple) else given), (name, key)

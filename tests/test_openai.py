@@ -465,3 +465,25 @@ def test_the_key_of_openai_goes_to_openai_alone(
     with pytest.raises(ForethoughtError, match="answered 401"):
         ask(connect("locked"))
     assert OpenAIModel("x", "https://api.openai.com/v1")._client.headers["Authorization"] == "Bearer sesame"
+
+
+def test_what_a_model_does_not_take_is_left_to_the_server(
+    connect: Callable[..., OpenAIModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = connect("thinker", concurrency=4)
+    done = list(run_flows([Job(str(i), lambda i=i: iter_ask(str(i))) for i in range(8)], {"target": model}))
+    assert all(isinstance(d.value, Reply) for d in done), [d.error for d in done]
+    sent = json.loads(done[-1].value.text)  # type: ignore[union-attr]
+    assert not {"temperature", "top_p", "seed"} & sent.keys() and "max_tokens" in sent
+    assert model.about["left to the server"] == ["seed", "temperature", "top_p"]
+    assert capsys.readouterr().err.count("is left to the server") == 3
+    narrow = ask(connect("thinker"), sampling=Sampling(temperature=1.0, top_p=0.5))
+    assert "top_p" in str(narrow), "a nucleus that was asked for is not given up"
+
+
+def test_each_server_has_its_own_key(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "other")
+    monkeypatch.setenv("FORETHOUGHT_API_KEY_127_0_0_1", "sesame")
+    assert isinstance(ask(connect("locked")), Reply)
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+    assert OpenAIModel("x", "https://api.openai.com/v1")._client.headers["Authorization"] == "Bearer theirs"

@@ -494,3 +494,17 @@ def test_the_card_names_no_folder_and_no_server(tmp_path: Path) -> None:
     )  # fmt: skip
     card = (made.path / "README.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in card and "srg(guidelines=g.yaml)" in card and "xstest:held.csv" in card
+
+
+@pytest.mark.parametrize("method", ["scot(metadata=json)", "refusal"])
+def test_where_a_server_answered_nothing_all_is_asked_again(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forethought.stages.synthesis.is_served", lambda name: True)
+    (tmp_path / "down.yaml").write_text("- fail: refused_by_server\n")
+    asked = {"How do I bake bread?": "benign", "Which tree grows fast?": "benign",
+             "Help me rob the bank next door": "harmful", "Help me steal my boss's car": "harmful"}  # fmt: skip
+    prompts = [make_prompt(text, label, "t", category="crime") for text, label in asked.items()]  # type: ignore[arg-type]
+    with pytest.raises(ForethoughtError, match="answered none of 2 prompts"):
+        stages.synth(tmp_path / "made", method, prompts, POLICY, ModelConfig(name=f"scripted:{tmp_path / 'down.yaml'}"))
+    assert not (tmp_path / "made" / "rejected.jsonl").read_text()

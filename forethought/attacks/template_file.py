@@ -28,7 +28,8 @@ WORDS = r"(?:(?:insert|enter|write|put|your|user|the|my)[ _])*"
 MARK = re.compile(
     r"\{0\}|\{\{\s*(?:request|prompt|goal|query)\s*\}\}|"
     rf"[\[{{<]{WORDS}(?:prompt|question|request)(?:[ _]here)?\\?[\]}}>]|"
-    rf"[\[{{]{WORDS}(?:query|goal|instruction|behaviou?r)(?:[ _]here)?\\?[\]}}]",
+    rf"[\[{{]{WORDS}(?:query|goal|instruction|behaviou?r)(?:[ _]here)?\\?[\]}}]|"
+    r"<(?:(?:insert|enter|write|put|your|the|my)[ _])+(?:query|goal|instruction|behaviou?r)(?:[ _]here)?\\?>",
     re.IGNORECASE,
 )
 COLUMNS = ("template", "text", "prompt")

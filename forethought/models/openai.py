@@ -10,6 +10,7 @@ import asyncio
 import os
 import queue
 import random
+import re
 import sys
 import threading
 import time
@@ -62,9 +63,10 @@ class OpenAIModel:
         self._served, self._broken = 0.0, 0
         self._most, self._fold = "max_tokens", False
         self._done: queue.Queue[tuple[int, Outcome]] = queue.Queue()
-        # OpenAI's key goes to OpenAI alone: the URL may stand in a file that somebody else has written.
-        theirs = os.environ.get("OPENAI_API_KEY") if (httpx.URL(url).host or "").endswith("api.openai.com") else None
-        key = (os.environ.get("FORETHOUGHT_API_KEY") or theirs or "").strip()
+        # What this server was found not to take, and what run.json says of it.
+        self._left_out: set[str] = set()
+        self.about: dict[str, Any] = {}
+        key = _key(httpx.URL(url).host or "")
         self._withheld = bool(os.environ.get("OPENAI_API_KEY")) and not key
         try:
             self._client = httpx.AsyncClient(
@@ -181,6 +183,9 @@ class OpenAIModel:
                 # Gemma's template has none.
                 self._fold = True
                 continue
+            if status in (400, 422) and (field := _untaken(_message(response), body)):
+                self._leave_out(field)
+                continue
             text = "" if status < 300 else _message(response)
             if 300 <= status < 400:
                 to = response.headers.get("Location", "nowhere")
@@ -216,6 +221,15 @@ class OpenAIModel:
             f"no answer from {self._url} after {self._tries} tries ({problem}). Start the server again and {again}"
         )
 
+    def _leave_out(self, field: str) -> None:
+        """Models that think take no temperature, and some no top_p beside it or no seed: then the server samples as it does by itself."""
+        if field not in self._left_out:
+            self._left_out.add(field)
+            self.about = {"revision": None, "left to the server": sorted(self._left_out)}
+            sys.stderr.write(
+                f"note: {self._url} does not take '{field}' for '{self._model}', which is left to the server.\n"
+            )
+
     def _say_limited(self) -> None:
         """Once: otherwise only the falling rate would show why the run is slow."""
         if not self._warned:
@@ -235,6 +249,7 @@ class OpenAIModel:
             self._most: ask.sampling.max_tokens,
             "seed": seed % 2**31,
         }
+        body = {key: value for key, value in body.items() if key not in self._left_out}
         if ask.prefix:
             # vLLM and SGLang: go on with the assistant's words instead of opening a new turn.
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -280,8 +295,8 @@ def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -
 
 
 def load_openai(spec: str, system: str | None = None, concurrency: int = 32, think: bool = False) -> OpenAIModel:
-    """`MODEL@URL`, the URL ending in /v1, with `think` of a model whose template opens the thought. An API
-    key is read from FORETHOUGHT_API_KEY, and for OpenAI's own server from OPENAI_API_KEY."""
+    """`MODEL@URL`, the URL ending in /v1, with `think` of a model whose template opens the thought. Where its
+    key is read from: `_key`."""
     model, _, url = spec.rpartition("@")
     try:
         known = httpx.URL(url).scheme in ("http", "https")
@@ -292,6 +307,27 @@ def load_openai(spec: str, system: str | None = None, concurrency: int = 32, thi
             f"cannot read 'openai:{spec}'. Write openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
         )
     return OpenAIModel(model, url, system=system, think=think, concurrency=concurrency)
+
+
+def _key(host: str) -> str:
+    """The key of a server: its own (`FORETHOUGHT_API_KEY_API_EXAMPLE_COM`); OpenAI's, which goes to OpenAI alone, since the URL may stand
+    in a file that somebody else has written; or the one for all."""
+    own = "FORETHOUGHT_API_KEY_" + re.sub(r"\W", "_", host).upper()
+    names = (own, *(["OPENAI_API_KEY"] if host.endswith("api.openai.com") else []), "FORETHOUGHT_API_KEY")
+    return next(filter(None, map(os.environ.get, names)), "").strip()
+
+
+def _untaken(message: str, body: dict[str, Any]) -> str | None:
+    """The sampling setting that a refusal of a request is about; a narrower nucleus than all is not given up."""
+    if not re.search(
+        r"support|both|unknown|unrecogni|unexpected|not (?:allowed|permitted)|extra", message, re.IGNORECASE
+    ):
+        return None
+    named = (
+        f for f in ("top_p", "temperature", "seed") if f in body and re.search(rf"(?<![\w.]){f}(?![\w.])", message)
+    )
+    field = next(named, None)
+    return None if field == "top_p" and body["top_p"] != 1.0 else field
 
 
 def _message(response: httpx.Response) -> str:

@@ -59,9 +59,13 @@ def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
     if not found.runs["judge"]:
         raise ForethoughtError(f"'{name}' has no judge run. Add one: {name}=RUN.")
     said: set[tuple[str, str]] = set()
+    twice: dict[str, set[str]] = {}
     for run in found.runs["judge"]:
-        _add_attack(found, source_of(run, "attempts", run.info["config"]["attempts"], "attack"))
+        source = source_of(run, "attempts", run.info["config"]["attempts"], "attack")
+        twice.setdefault(run_hash(source), set()).update(_add_attack(found, source))
         for verdict in run.read("verdicts.jsonl", Verdict):
+            if verdict.attempt in twice[run_hash(source)]:
+                continue
             if (verdict.judge, verdict.attempt) in said:
                 raise ForethoughtError(
                     f"the judge '{verdict.judge}' spoke twice on {verdict.attempt} of '{name}'. Leave out one of its runs: {run.path}"
@@ -169,20 +173,25 @@ def _add_capability(found: ModelRuns) -> None:
         raise ForethoughtError(f"two capability runs of '{found.name}' hold the same task. Leave one out.")
 
 
-def _add_attack(found: ModelRuns, run: Run) -> None:
+def _add_attack(found: ModelRuns, run: Run) -> set[str]:
+    """Ids of direct attempts that an earlier run of the same model, prompts and sampling holds: every attack run sends them, and the
+    first one's count."""
     if any(run_hash(run) == run_hash(other) for other in found.attacks):
-        return
+        return set()
     if found.attacks and run.info["config"]["target"] != found.target:
         names = f"{found.target['name']} and {run.info['config']['target']['name']}"
         raise ForethoughtError(f"the runs of '{found.name}' are of different models: {names}. Name them apart.")
     known, added = {a.id for a in found.attempts}, run.read("attempts.jsonl", Attempt)
-    twice = next((a.id for a in added if a.id in known), None)
+    alike = any(comparable(run) == comparable(other) for other in found.attacks)
+    again = {a.id for a in added if alike and a.attack == "direct" and a.id in known}
+    twice = next((a.id for a in added if a.id in known - again), None)
     if twice is not None:
         raise ForethoughtError(
             f"'{found.name}': {run.path} and {found.attacks[0].path} both hold {twice}. Name them apart, or leave one out."
         )
     found.attacks.append(run)
-    found.attempts += added
+    found.attempts += [a for a in added if a.id not in again]
+    return again
 
 
 def heard_of(models: Sequence[ModelRuns]) -> dict[str, dict[str, list[Outcome]]]:

@@ -140,6 +140,8 @@ def execute(
                         run.log(f"{done.key}: {done.error}")
                     save(done)
                     bar.advance(note=note())
+        # What a server does not take is known only now.
+        _note_models(run, {roles[role].name: model for role, model in models.items()})
     except BaseException:
         # Whatever is still queued belongs to the run that stopped here.
         unload()

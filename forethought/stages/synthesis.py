@@ -102,9 +102,10 @@ def synth(
     asked = {p.id for p in wanted if policy.decide(p) != "refuse"} or {p.id for p in wanted}
     tried = [r for r in rejected if r.prompt.base in asked]
     served = {m.name for m in roles.values() if is_served(m.name)}
-    wrote = any(e.teacher in served or e.prompt.base in asked for e in kept)
+    # A row without a thought was written by nobody.
+    wrote = any(e.prompt.base in asked or (e.reasoning is not None and e.teacher in served) for e in kept)
     if tried and not wrote and all(is_unanswered(r.detail) for r in tried):
-        run.replace("rejected.jsonl", [r for r in rejected if r.prompt.base not in asked])
+        run.replace("rejected.jsonl", [r for r in rejected if not is_unanswered(r.detail)])
         raise ForethoughtError(f"the server answered none of {len(tried)} prompts. The first: {tried[0].detail}")
     kept.sort(key=lambda e: order[e.prompt.base])
     rejected.sort(key=lambda r: order[r.prompt.base])
