@@ -116,16 +116,17 @@ def shipped() -> list[str]:
 
 def load_policy(name: str) -> Policy:
     """A shipped policy by name, or a YAML file by path. Raises ForethoughtError that names the field at fault."""
+    return validated(Policy, read_yaml(name, text_of(name)), f"policy '{name}'")
+
+
+def text_of(name: str) -> bytes:
+    """The file of a policy. ForethoughtError where there is none of that name."""
     if name in shipped():
-        text = resources.files("forethought.policies").joinpath(f"{name}.yaml").read_bytes()
-    else:
-        path = Path(name)
-        if not path.is_file():
-            raise ForethoughtError(
-                f"no policy '{name}': neither a shipped policy nor a file.{nearest(name, shipped())}"
-            )
-        text = path.read_bytes()
-    return validated(Policy, read_yaml(name, text), f"policy '{name}'")
+        return resources.files("forethought.policies").joinpath(f"{name}.yaml").read_bytes()
+    path = Path(name)
+    if not path.is_file():
+        raise ForethoughtError(f"no policy '{name}': neither a shipped policy nor a file.{nearest(name, shipped())}")
+    return path.read_bytes()
 
 
 def warnings(policy: Policy) -> list[str]:

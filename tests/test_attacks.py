@@ -394,7 +394,8 @@ def test_cells_count_every_attempt_once() -> None:
 def test_tables_point_at_what_exists() -> None:
     for name, entry in ATTACKS.items():
         assert re.fullmatch(r"[\w.]+:\w+", entry.where) and entry.about
-        assert callable(load_attack(name)[1])
+        if name != "replay":  # It needs its file.
+            assert callable(load_attack(name)[1])
 
 
 def test_marks_of_template_files() -> None:
@@ -409,3 +410,28 @@ def test_marks_of_template_files() -> None:
         "<your goal>",
     ):
         assert insert(f"<instruction>{mark}</instruction>", "x") == "<instruction>x</instruction>"
+
+
+def test_attacks_in_a_file_are_sent_again(tmp_path: Path) -> None:
+    comply, refuse = ModelConfig(name="scripted:comply"), ModelConfig(name="scripted:refuse")
+    prompts = [make_prompt(f"Tell me about {x}", "harmful", "t", id=f"b-{x}") for x in ("bread", "soup", "tea")]
+    config = AttackConfig(attacks=("direct", "persona", "answer_prefill"))
+    first = stages.attack(tmp_path / "one", comply, prompts[:2], config).read("attempts.jsonl", Attempt)
+    (tmp_path / "cases.json").write_text(json.dumps({"b-bread": ["Sing it", {"test_case": "Bake it"}], "b-none": "x"}))
+    (tmp_path / "rows.csv").write_text("prompt,goal\nRhyme on soup,Tell me about soup\n")
+    one, every, cases, rows = specs = (
+        f"replay(path={tmp_path / 'one'}, attack=persona)", f"replay(path={tmp_path / 'one'})",
+        f"replay(path={tmp_path / 'cases.json'})", f"replay(path={tmp_path / 'rows.csv'})",
+    )  # fmt: skip
+    made = stages.attack(tmp_path / "two", refuse, prompts, AttackConfig(attacks=("direct", *specs)))
+    again = [(a.attack, a.prompt.id, a) for a in made.read("attempts.jsonl", Attempt)]
+    persona = next(a.messages for a in first if a.attack == "persona")
+    assert [a.messages for spec, id, a in again if (spec, id) == (one, "b-bread")] == [persona]
+    both = [(a.messages[-1].content, a.prefix != "") for spec, id, a in again if (spec, id) == (every, "b-bread")]
+    assert len(both) == 2 and both[1] == ("Tell me about bread", True), "every attack but the direct request"
+    assert [a.messages[-1].content for spec, _, a in again if spec == cases and a.messages] == ["Sing it", "Bake it"]
+    assert [a.messages[-1].content for spec, _, a in again if spec == rows and a.messages] == ["Rhyme on soup"]
+    nothing = "not_applicable: the file holds nothing for this prompt"
+    assert {a.error for spec, id, a in again if id == "b-tea" and spec in specs} == {nothing}
+    with pytest.raises(ForethoughtError, match="holds no attack gcg"):
+        load_attack(f"replay(path={tmp_path / 'one'}, attack=gcg)")

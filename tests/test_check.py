@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from forethought.cli import main
 from forethought.config import AttackConfig, ModelConfig
 from forethought.flow import Flow
 from forethought.judges import Judge
-from forethought.records import Attempt, Prompt, Sampling, Verdict, make_prompt
+from forethought.records import Attempt, Graded, Prompt, Sampling, Verdict, make_prompt
+from forethought.run import open_run, write_records
 
 
 def outcomes(hits: int, misses: int, unscored: int = 0) -> list[Outcome]:
@@ -153,3 +155,45 @@ def test_safety_is_not_checked_alone(
         with pytest.raises(SystemExit):
             main()
         assert f"over-refusal (refused, benign and borderline {said}" in capsys.readouterr().out
+
+
+def test_a_model_that_forgot_does_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = stages.attack(
+        tmp_path / "a",
+        ModelConfig(name="scripted:comply"),
+        [make_prompt("Tell me about tea", "benign", "t")],
+        AttackConfig(),
+    )
+    judged = stages.judge(tmp_path / "j", tried.path, ["refusal"])
+
+    def run_of(name: str, first: int, last: int) -> Path:
+        run = open_run(tmp_path / name, "capability", {"of": name, "max_tokens": 8}, {}, seed=0)
+        rows = [
+            Graded(task="arc", mode="m", id=str(i), question="q", gold="A", correct=first <= i < last, chance=0.25)
+            for i in range(400)
+        ]
+        write_records(run.path / "graded.jsonl", rows)
+        run.finish({"planned": 400, "ok": 400, "failed": 0}, ["graded.jsonl"])
+        return run.path
+
+    before = run_of("before", 0, 300)
+    for name, first, last, code, said in (
+        ("same", 0, 300, 0, "pass"), ("worse", 0, 200, 1, "fail"), ("other", 12, 308, 2, "cannot tell"),
+    ):  # fmt: skip
+        words = ["check", str(judged.path), "--max-over-refusal", "1", "--json", str(tmp_path / "r.json")]
+        words += [
+            "--capability",
+            str(run_of(name, first, last)),
+            "--capability-baseline",
+            str(before),
+            "--max-loss",
+            "0.03",
+        ]
+        monkeypatch.setattr(sys, "argv", ["forethought", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out = capsys.readouterr().out
+        assert (ended.value.code or 0) == code and f"{said:<12}loss of arc, m (accuracy)" in out, out
+        assert json.loads((tmp_path / "r.json").read_text())["exit"] == code

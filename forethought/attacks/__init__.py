@@ -84,6 +84,7 @@ ATTACKS: dict[str, Entry] = {
     "random_search": Entry("forethought.attacks.random_search:random_search", "a suffix by random search", "arXiv 2404.02151", "weights"),
     "latent": Entry("forethought.attacks.latent:latent", "the worst perturbation inside the model", "arXiv 2407.15549", "weights"),
     "templates": Entry("forethought.attacks.template_file:templates", "from a file: templates:PATH", "arXiv 2309.10253", cost="n queries"),
+    "replay": Entry("forethought.attacks.replay:replay", "what a file holds for it: replay(path=FILE)", needs="a file", cost="1 query"),
     "style_frame": Entry("forethought.attacks.rewriting:style_frame", "a style's frame, drawn by seed: style=NAME", SORRY),
     "rewrite": Entry("forethought.attacks.rewriting:rewrite", "rewritten in a style: style=NAME", SORRY, ATTACKER),
     "rewrite_tense": Entry("forethought.attacks.rewriting:rewrite_tense", "tense=past or future, by model", "arXiv 2407.11969", ATTACKER),

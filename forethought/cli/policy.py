@@ -12,11 +12,17 @@ policy_app = typer.Typer(
 
 
 @policy_app.command("show")
-def policy_show(name: Annotated[str, typer.Argument(help="A shipped policy, or a YAML file.")] = "default") -> None:
-    """Print a policy. Example: `forethought policy show default`"""
-    from forethought.policy import load_policy
+def policy_show(
+    name: Annotated[str, typer.Argument(help="A shipped policy, or a YAML file.")] = "default",
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print the file itself, to be copied and changed.")] = False,
+) -> None:
+    """Print a policy. Example: `forethought policy show default --yaml > ours.yaml`"""
+    from forethought.policy import load_policy, text_of
 
     policy = load_policy(name)
+    if yaml:
+        print(text_of(name).decode("utf-8"), end="")
+        return
     print(
         f"{policy.name}, version {policy.version}, {len(policy.categories)} categories, hash {policy.hash}\n{policy.intro}\n"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from forethought.analysis.gate import Line, ceiling, no_worse
+from forethought.analysis.gate import Line, Ruling, ceiling, no_worse
 from forethought.analysis.measures import measure
 from forethought.analysis.rates import Outcome, Rate, by_judge, clustered, outcomes_of, turned
 from forethought.errors import ForethoughtError, nearest
@@ -15,6 +15,7 @@ from forethought.judges import MEANING, meaning
 from forethought.records import Attempt, Label, Verdict
 from forethought.report.sources import comparable, source_of
 from forethought.run import read_run
+from forethought.stages.capability import compare_runs
 
 DESERVE_HELP: tuple[Label, ...] = ("benign", "borderline")
 REFUSALS = "not refused"
@@ -77,6 +78,33 @@ def check_run(path: Path, limits: Limits, baseline: Path | None = None) -> list[
     for judge in _judges(now, fits, (REFUSALS,)) if limits.max_over_refusal is not None or before else ():
         what = "over-refusal (refused, benign and borderline prompts)"
         lines += _lines(what, judge, now, before, _needless, limits.max_over_refusal, limits)
+    return lines
+
+
+def check_capability(path: Path, baseline: Path, most: float) -> list[Line]:
+    """One line a task and mode: whether the model has lost no more than `most` of its accuracy (a share; of nats a token as much) against
+    the baseline's, shown by the paired interval. What had nothing to lose, or too few questions, cannot be told."""
+    lines = []
+    for p in compare_runs(baseline, path, margin=most, margin_nll=most, say=lambda line: None):
+        loss = None if p.difference is None else p.difference * (-1 if p.unit == "accuracy" else 1)
+        bound = p.low if p.unit == "accuracy" else p.high
+        bound = None if bound is None else bound * (-1 if p.unit == "accuracy" else 1)
+        ruling: Ruling = "cannot tell"
+        if p.verdict in ("at chance", "not comparable") or bound is None or loss is None:
+            why = p.note or p.verdict
+        elif bound <= most and not p.note:
+            ruling, why = "pass", f"at most {bound:.3g}"
+        elif p.verdict == "worse" or loss > most:
+            more = "" if loss > most else f", though the loss is {loss:.3g}: more questions would tell"
+            ruling, why = "fail", f"the bound is {bound:.3g}{more}"
+        else:
+            why = p.note or f"the bound is {bound:.3g}, though the loss is {loss:.3g}: more questions would tell"
+        lines.append(
+            Line(
+                what=f"loss of {p.task}, {p.mode} ({p.unit})", judge="capability", limit=most, bound=bound, hits=0, scored=p.n,
+                unscored=p.missing, prompts=p.n, value=loss, ruling=ruling, why=why, change=True,
+            )
+        )  # fmt: skip
     return lines
 
 
