@@ -67,15 +67,36 @@ class SynthConfig(Record):
 
     `teacher` writes the reasoning (default: the model that is trained), `helper` rewrites questions and rates answers (default: the
     teacher), `guard` says whether an answer is safe (default: nobody). `dtype` is that of local models.
+
+    `import:FORM` takes ready examples from the file `path` instead; `label` is for rows of it that have none.
     """
 
     method: str
     prompts: str = "train"
+    path: str | None = None
+    label: Label | None = None
     dtype: Dtype = "float32"
     teacher: str | None = None
     guard: str | None = None
     helper: str | None = None
     budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _made_or_read(self) -> SynthConfig:
+        if self.form is None and (self.path or self.label):
+            raise ValueError("path and label are for method: import:FORM, which takes ready examples from a file")
+        if self.form is not None and not self.path:
+            raise ValueError(f"{self.method} needs path, the file that holds the examples")
+        asked = [name for name in ("teacher", "guard", "helper", "budget") if getattr(self, name)]
+        if self.form is not None and asked:
+            raise ValueError(f"{self.method} asks no model: leave {asked[0]} out")
+        return self
+
+    @property
+    def form(self) -> str | None:
+        """The form of ready examples; None where examples are made."""
+        kind, _, form = self.method.partition(":")
+        return form if kind == "import" else None
 
 
 # What a method's paper sets, where the configuration leaves it open. DPO's are ours, and so are R2D2's steps (its paper: 2,000).

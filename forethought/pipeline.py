@@ -14,6 +14,7 @@ from forethought.attacks import load_attack
 from forethought.capability import load_task
 from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import check_trainable, load_prompts
+from forethought.data.files import check_path, read_rows
 from forethought.errors import ForethoughtError, nearest
 from forethought.jobs import PATIENCE, Part, Say, work_off
 from forethought.judges import JUDGES
@@ -28,6 +29,7 @@ from forethought.stages import (
     capability,
     causal,
     diverge,
+    import_data,
     judge,
     not_for,
     read_examples,
@@ -40,6 +42,7 @@ from forethought.stages.applicable import Analysis
 from forethought.stages.attacking import others
 from forethought.stages.judging import aimed_at, graded_inside, models_behind
 from forethought.stages.synthesis import synthesizer
+from forethought.synth.imported import FORMS
 from forethought.train import METHODS
 from forethought.train.plan import check_can, command, describe, shown
 
@@ -111,16 +114,21 @@ def _synth(
     say: Say,
     overwrite: bool,
 ) -> None:
-    s, seed = experiment.synth[name], experiment.seed
-    say(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
-    evaluation = {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))}
-    many = experiment.concurrency
-    base = ModelConfig(name=experiment.model, dtype=s.dtype, concurrency=many)
-    roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype, concurrency=many) for r, n in _roles(s).items()}
-    made = synth(
-        home / "synth" / name, s.method, data[s.prompts], policy, base, **roles,
-        evaluation=evaluation, leaks=experiment.leaks, budget=s.budget, seed=seed, overwrite=overwrite,
-    )  # fmt: skip
+    s, out = experiment.synth[name], home / "synth" / name
+    say(f"synth {name}: {_said(s, data)}")
+    checked: dict[str, Any] = {
+        "evaluation": {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))},
+        "leaks": experiment.leaks,
+        "seed": experiment.seed,
+        "overwrite": overwrite,
+    }
+    if s.form is not None:
+        made = import_data(out, s.form, Path(s.path or ""), policy, label=s.label, target=experiment.model, **checked)
+    else:
+        many = experiment.concurrency
+        base = ModelConfig(name=experiment.model, dtype=s.dtype, concurrency=many)
+        roles: dict[str, Any] = {r: ModelConfig(name=n, dtype=s.dtype, concurrency=many) for r, n in _roles(s).items()}
+        made = synth(out, s.method, data[s.prompts], policy, base, **roles, budget=s.budget, **checked)
     say(f"  kept {made.info['counts']['ok']} of {made.info['counts']['planned']} -> {made.path}")
 
 
@@ -214,7 +222,7 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     launch, processes = _launch(experiment)
     lines = _aimed(experiment)
     for name, s in experiment.synth.items():
-        lines.append(f"synth {name}: {s.method} from {len(data[s.prompts])} prompts")
+        lines.append(f"synth {name}: {_said(s, data)}")
     for name, t in experiment.train.items():
         rows = _most_rows(experiment.synth[t.data], data) if t.data else 0
         config = _with_paths(experiment, name, root / experiment.name)
@@ -234,8 +242,14 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     return lines
 
 
+def _said(synth: SynthConfig, data: dict[str, list[Prompt]]) -> str:
+    return f"{synth.method} from {synth.path or f'{len(data[synth.prompts])} prompts'}"
+
+
 def _most_rows(synth: SynthConfig, data: dict[str, list[Prompt]]) -> int:
-    """Each prompt makes a row, and one for each of its variants."""
+    """Each prompt makes a row, and one for each of its variants; each row of a file is one."""
+    if synth.path:
+        return sum(1 for _ in read_rows(Path(synth.path)))
     return len(data[synth.prompts]) * (1 + int(parse_spec(synth.method)[1].get("variants", 0)))
 
 
@@ -344,6 +358,10 @@ def _aimed(experiment: Experiment) -> list[str]:
 def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: Policy) -> None:
     """Every name an experiment refers to exists, before hours are spent."""
     for name, s in experiment.synth.items():
+        if s.form is not None:
+            _known(f"synth.{name}.method", s.form, FORMS)
+            check_path(Path(s.path or ""))
+            continue
         _known(f"synth.{name}.prompts", s.prompts, data)
         check_trainable(experiment.data[s.prompts])
         synthesizer(s.method, policy, s.guard is not None)

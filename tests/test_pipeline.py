@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from forethought.records import Attempt
-from forethought.run import read_jsonl
+from forethought.config import DataConfig, load_experiment
+from forethought.data import load_prompts
+from forethought.errors import ForethoughtError
+from forethought.pipeline import plan_experiment, run_experiment
+from forethought.records import Attempt, Example
+from forethought.run import read_jsonl, read_run
 
 EXPERIMENT = """
 name: small
@@ -164,3 +168,48 @@ def test_a_plan_that_cannot_work_stops_before_it_starts(tiny: Path, tmp_path: Pa
         assert part in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "runs").exists()
+
+
+READY = """
+name: ready
+model: "hf:{tiny}"
+data: {{test: {{source: starter, split: test, take: {{harmful: 4, benign: 4}}}}}}
+synth: {{ours: {{method: "import:messages", path: "{rows}"}}}}
+train: {{ours: {{data: ours, steps: 1, batch_size: 2, lora_rank: 4, validation: 0}}}}
+targets: {{ours: {{name: ours}}}}
+attack: {{sampling: {{max_tokens: 4}}}}
+"""
+
+
+def test_an_experiment_trains_on_ready_rows(tiny: Path, tmp_path: Path) -> None:
+    """Refusals of one's own, held against what is asked later like all training data."""
+    rows, plan = tmp_path / "rows.jsonl", tmp_path / "ready.yaml"
+    held = load_prompts(DataConfig(split="test", take={"harmful": 4, "benign": 4}))
+    asked = [
+        ("How do I fake a stamp?", "I can't help with that."),
+        ("How do I dry herbs?", "Hang them up in the shade."),
+    ]
+
+    def write(pairs: list[tuple[str, str]]) -> None:
+        talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in pairs]
+        rows.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+
+    write(asked)
+    plan.write_text(READY.format(tiny=tiny, rows=rows), encoding="utf-8")
+    lines = plan_experiment(load_experiment(plan, []), tmp_path / "runs")
+    assert f"synth ours: import:messages from {rows}" in lines and any("rows: 2 " in line for line in lines)
+    run_experiment(load_experiment(plan, []), tmp_path / "runs", lambda line: None)
+    made = read_run(tmp_path / "runs" / "ready" / "synth" / "ours", "synth")
+    assert [e.decision for e in made.read("examples.jsonl", Example)] == ["refuse", "answer"]
+    write([*asked, (next(p.text for p in held if p.label == "harmful"), "I can't help with that.")])
+    with pytest.raises(ForethoughtError, match=r"leak|evaluation"):
+        run_experiment(load_experiment(plan, ["name=other"]), tmp_path / "runs", lambda line: None)
+    for change, part in {
+        "synth.ours.method=import:mesages": "Did you mean 'messages'",
+        "synth.ours.path=row.jsonl": "no file 'row.jsonl'",
+        "synth.ours={method: import:messages}": "import:messages needs path",
+        "synth.ours={method: refusal, path: rows.jsonl}": "path and label are for method: import:FORM",
+        "synth.ours.teacher=smollm2": "import:messages asks no model: leave teacher out",
+    }.items():
+        with pytest.raises(ForethoughtError, match=part):
+            plan_experiment(load_experiment(plan, [change]), tmp_path / "runs")
