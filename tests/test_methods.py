@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from test_train import config, examples, losses, mixed, run_in
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
@@ -31,9 +32,10 @@ from forethought.models.scripted import ScriptedModel, follow
 from forethought.policy import load_policy
 from forethought.records import Attempt, user
 from forethought.registry import parse_spec, resolve
-from forethought.run import open_run
+from forethought.run import open_run, read_run
 from forethought.train import METHODS, lat, loop, r2d2
 from forethought.train import base as base_of
+from forethought.train.card import EMBEDDED, published
 from forethought.train.circuit_breaker import Rerouting, circuit_breaker, distance, rerouting, schedule, thirds
 from forethought.train.dpo import Preference, flip, preference, preferences
 from forethought.train.elicit import elicit, encode_elicited
@@ -374,6 +376,30 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     # Whole weights are started from as they are.
     third = stages.train(tmp_path / "third", model, config(**settings | {"init": str(whole.path)}))
     assert third.info["config"]["model"] == str(whole.path)
+
+
+def test_a_model_comes_with_a_card_that_may_be_edited(tiny: Path, tmp_path: Path) -> None:
+    data = synth_run(tmp_path / "data", mixed(8))
+    made = stages.train(tmp_path / "m", f"hf:{tiny}", config(data=data, steps=2, validation=0))
+    whole = stages.merge(tmp_path / "whole", str(made.path))
+    for run, library in ((made, "peft"), (whole, "transformers")):
+        card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
+        front = yaml.safe_load(card.split("---")[1])
+        assert front["library_name"] == library and "base_model" not in front  # A folder has no name on the hub.
+        assert "method: `sft`" in card and "8 examples, 2 steps" in card and str(tmp_path) not in card
+        assert "More Information Needed" not in card
+    (made.path / "model" / "README.md").write_text("ours", encoding="utf-8")
+    assert read_run(made.path, "train").finished
+    names = {
+        "hf:a/b": "a/b",
+        "a/b": "a/b",
+        "smollm2": EMBEDDED,
+        f"hf:{tiny}": None,
+        "hf:~/x": None,
+        "./a/b": None,
+        "/a/b": None,
+    }
+    assert {name: published(name) for name in names} == names
 
 
 @pytest.mark.parametrize("reasoning", [True, False])

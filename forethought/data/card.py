@@ -28,19 +28,17 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
     }
     roles = {r: config[r]["name"] for r in ("target", "teacher", "helper", "guard") if config.get(r)}
     made = [
-        f"- method: `{_without_place(config['method'])}`",
-        *(f"- {role}: `{_without_place(name)}`" for role, name in roles.items()),
+        f"- method: `{without_place(config['method'])}`",
+        *(f"- {role}: `{without_place(name)}`" for role, name in roles.items()),
         f"- policy: {config['policy']} (version {policy.version})",
-        f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
-        f"- command: `{' '.join(map(_without_place, info['argv']))}`",
-        "- inputs, by content hash: " + ", ".join(f"{_without_place(k)} `{v[:16]}`" for k, v in info["inputs"].items()),
+        *provenance(info),
     ]
     return "\n".join(
         [
             "---",
             yaml.safe_dump(front, sort_keys=False).strip(),
             "---",
-            f"# Safety reasoning data, made by {_without_place(config['method'])}",
+            f"# Safety reasoning data, made by {without_place(config['method'])}",
             "",
             "Prompts with a thought about safety and an answer. The prompts include harmful requests; the answers to those decline. "
             "The licence is that of the prompts' source: set it above before you publish.",
@@ -66,6 +64,15 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
             "",
         ]
     )  # fmt: skip
+
+
+def provenance(info: dict[str, Any]) -> list[str]:
+    """Lines of a card: seed, code, day, command and the hashes of all inputs, from a run's `run.json`."""
+    return [
+        f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
+        f"- command: `{' '.join(map(without_place, info['argv']))}`",
+        "- inputs, by content hash: " + ", ".join(f"{without_place(k)} `{v[:16]}`" for k, v in info["inputs"].items()),
+    ]
 
 
 def sheet(examples: Sequence[Example], rejected: Sequence[Rejected], seed: int, n: int = 20) -> str:
@@ -100,7 +107,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
-def _without_place(word: str) -> str:
+def without_place(word: str) -> str:
     """A word of a command, or a model, without the server or the folders that it names: the card is made to be published."""
     word = re.sub(r"@https?://[^\s,)]+", "", word)
     return (

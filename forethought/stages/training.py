@@ -13,11 +13,14 @@ from forethought.models import locate_weights
 from forethought.policy import load_policy
 from forethought.records import Example
 from forethought.registry import parse_spec, resolve
-from forethought.run import Run, open_run, read_info, read_run, readable, run_hash
+from forethought.run import Run, open_run, read_info, read_run, readable, run_hash, write_text
 from forethought.stages.shared import files_of, unload, weights_of
 from forethought.train import METHODS
+from forethought.train.card import card
 from forethought.train.launch import is_first, wait
 from forethought.train.rows import no_training
+
+CARD = "README.md"
 
 
 def train(
@@ -70,7 +73,9 @@ def merge(out: Path, source: str, *, dtype: str = "float32", think: bool = False
     from forethought.train.merge import merge_adapter
 
     unload()
-    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, merge_adapter(base, adapter, dtype, run, think))
+    metrics = merge_adapter(base, adapter, dtype, run, think)
+    trained = read_run(source, "train").info if (Path(source) / "run.json").exists() else None
+    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, metrics, trained)
 
 
 def read_examples(config: TrainConfig) -> tuple[list[Example], dict[str, str]]:
@@ -92,12 +97,18 @@ def _open(out: Path, settings: dict[str, Any], inputs: dict[str, str], seed: int
     return run or Run(out, read_info(out))
 
 
-def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any]) -> Run:
+def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any], trained: dict[str, Any] | None = None) -> Run:
+    """Ends a run with its outputs and card; `trained` is what is known of the training, where it was another run."""
     if is_first():
         if not (run.path / "model").is_dir():
             raise ForethoughtError(f"the method left no model: it must write one to {run.path / 'model'}.")
+        write_text(
+            run.path / "model" / CARD, card({**run.info, "metrics": metrics, **(trained or {})}, run.path / "model")
+        )
         readable(run.path / "model")
-        outputs = [str(p.relative_to(run.path)) for p in sorted((run.path / "model").iterdir()) if p.is_file()]
+        # The card is there to be edited.
+        files = [p for p in sorted((run.path / "model").iterdir()) if p.is_file() and p.name != CARD]
+        outputs = [str(p.relative_to(run.path)) for p in files]
         outputs += [name for name in ("losses.jsonl", "elicited.jsonl") if (run.path / name).exists()]
         run.finish(counts, outputs, metrics=metrics)
         # Not before: a kill while outputs are hashed would leave nothing to go on from.

@@ -1,0 +1,64 @@
+"""A model card with provenance, as the hub reads it, in the place of peft's blank one. It claims nothing that was not measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from forethought.data.card import provenance, without_place
+
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def card(info: dict[str, Any], model: Path) -> str:
+    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`."""
+    config, metrics = info["config"], info["metrics"]
+    adapter, method = (model / "adapter_config.json").exists(), without_place(config["method"])
+    base = published(config["model"])
+    front: dict[str, Any] = {"license": "other", **({"base_model": base} if base else {})}
+    front |= {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
+    front |= {"tags": ["safety", "forethought", *(["lora"] if adapter else [])]}
+    named = base or without_place(config["model"])
+    read = {key: without_place(str(config[key])) for key in ("data", "init") if config.get(key)}
+    made = [
+        f"- method: `{method}`",
+        f"- base model: `{named}`",
+        *(f"- {key}: `{value}`" for key, value in read.items()),
+        *([f"- policy: {config['policy']}"] if "policy" in config else []),
+        *([f"- {metrics['used']} examples, {metrics['steps']} steps"] if metrics["steps"] else []),
+        *provenance(info),
+    ]
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front, sort_keys=False).strip(),
+            "---",
+            f"# {named}, safer by {method}",
+            "",
+            "The licence is that of the base model and of the data: set it above before you publish.",
+            "",
+            "## How it was made",
+            *made,
+            "",
+            "## How to use it",
+            "A reply may open with a thought between `<think>` and `</think>`; the answer is what follows. A thought that never ends is no "
+            "answer. Let nobody but the model write inside it.",
+            "",
+            "## What it does not show",
+            "Nothing here says how the model behaves. Measure it (`forethought attack`, `judge`, `capability`, `report`) and put in the "
+            "numbers with their intervals: attack success, and beside it over-refusal and capability, the base model's too.",
+            "",
+        ]
+    )  # fmt: skip
+
+
+def published(spec: str) -> str | None:
+    """The hub's name of a model; None where it has none that is known here."""
+    if spec == "smollm2":
+        return EMBEDDED
+    name = spec.removeprefix("hf:")
+    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
