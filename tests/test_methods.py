@@ -386,7 +386,12 @@ def test_a_model_comes_with_a_card_that_may_be_edited(tiny: Path, tmp_path: Path
         card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
         front = yaml.safe_load(card.split("---")[1])
         assert front["library_name"] == library and "base_model" not in front  # A folder has no name on the hub.
-        assert "method: `sft`" in card and "8 examples, 2 steps" in card and str(tmp_path) not in card
+        assert (
+            "method: `sft`" in card
+            and "8 examples, 2 steps" in card
+            and "data: `data`, made by `test`" in card
+            and str(tmp_path) not in card
+        )
         assert "More Information Needed" not in card
     (made.path / "model" / "README.md").write_text("ours", encoding="utf-8")
     assert read_run(made.path, "train").finished

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from forethought.data.card import provenance, without_place
+from forethought.run import read_info
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -23,11 +24,11 @@ def card(info: dict[str, Any], model: Path) -> str:
     front |= {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
     front |= {"tags": ["safety", "forethought", *(["lora"] if adapter else [])]}
     named = base or without_place(config["model"])
-    read = {key: without_place(str(config[key])) for key in ("data", "init") if config.get(key)}
+    read = {key: _with_method(config[key]) for key in ("data", "init") if config.get(key)}
     made = [
         f"- method: `{method}`",
         f"- base model: `{named}`",
-        *(f"- {key}: `{value}`" for key, value in read.items()),
+        *(f"- {key}: {value}" for key, value in read.items()),
         *([f"- policy: {config['policy']}"] if "policy" in config else []),
         *([f"- {metrics['used']} examples, {metrics['steps']} steps"] if metrics["steps"] else []),
         *provenance(info),
@@ -37,7 +38,7 @@ def card(info: dict[str, Any], model: Path) -> str:
             "---",
             yaml.safe_dump(front, sort_keys=False).strip(),
             "---",
-            f"# {named}, safer by {method}",
+            f"# {named}, trained with {method}",
             "",
             "The licence is that of the base model and of the data: set it above before you publish.",
             "",
@@ -54,6 +55,13 @@ def card(info: dict[str, Any], model: Path) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def _with_method(path: str) -> str:
+    """A run by its path, and how it was made, where it is still there."""
+    there = (Path(path) / "run.json").exists()
+    how = f", made by `{without_place(read_info(path)['config']['method'])}`" if there else ""
+    return f"`{without_place(path)}`{how}"
 
 
 def published(spec: str) -> str | None:
