@@ -23,7 +23,7 @@ from forethought.policy import Policy, load_policy
 from forethought.records import Attempt, Example, Prompt
 from forethought.registry import parse_spec, resolve
 from forethought.report.gather import write_report
-from forethought.run import Run, read_run
+from forethought.run import Run, keeping_finished, read_run
 from forethought.stages import (
     attack,
     capability,
@@ -47,9 +47,11 @@ from forethought.train import METHODS
 from forethought.train.plan import check_can, command, describe, shown
 
 
-def run_experiment(experiment: Experiment, root: Path, say: Say, overwrite: bool = False, jobs: int = 1) -> Path:
-    """The whole pipeline of an experiment file under `root/NAME`, `jobs` parts of it at once; finished stages are skipped. Returns the
-    report's path."""
+def run_experiment(
+    experiment: Experiment, root: Path, say: Say, overwrite: bool = False, jobs: int = 1, keep: bool = False
+) -> Path:
+    """The whole pipeline of an experiment file under `root/NAME`, `jobs` parts of it at once; finished stages are skipped, with `keep`
+    those of other code too. Returns the report's path."""
     home, seed = root / experiment.name, experiment.seed
     policy = load_policy(experiment.policy)
     data = {name: load_prompts(config, seed) for name, config in experiment.data.items()}
@@ -58,7 +60,7 @@ def run_experiment(experiment: Experiment, root: Path, say: Say, overwrite: bool
         raise ForethoughtError("'launch' gives each training all processes that there are. Leave --jobs out.")
     for line in _aimed(experiment):
         say(line)
-    made = work_off(_parts(experiment), partial(_make, experiment, home, data, policy, overwrite), jobs, say)
+    made = work_off(_parts(experiment), partial(_make, experiment, home, data, policy, overwrite, keep), jobs, say)
     measured = {name: made["attack", name] for name in experiment.targets}
     return write_report(home / "report.html", measured, title=experiment.name, about=experiment.about)
 
@@ -82,26 +84,28 @@ def _make(
     data: dict[str, list[Prompt]],
     policy: Policy,
     overwrite: bool,
+    keep: bool,
     part: Part,
     say: Say,
 ) -> list[Path]:
     """One part: a synthesis, a training, or a target with all that is measured on it, which is what has runs for the report."""
     kind, name = part
-    if kind == "attack":
-        return measure_target(experiment, home, name, data[experiment.attack.prompts], say, overwrite=overwrite)
-    if kind == "synth":
-        _synth(experiment, name, home, data, policy, say, overwrite)
-    else:
+    with keeping_finished(keep):
+        if kind == "attack":
+            return measure_target(experiment, home, name, data[experiment.attack.prompts], say, overwrite=overwrite)
+        if kind == "synth":
+            _synth(experiment, name, home, data, policy, say, overwrite)
+            return []
         t = experiment.train[name]
         say(f"train {name}: {t.method}{f' on {t.data}' if t.data else ''}")
         done = _train(experiment, name, home, overwrite)
-        found = done.info["metrics"]
-        parts = [
-            f"{k} {v:.3f}"
-            for k, v in (("loss", found["train_loss"]), ("validation", found["validation_loss"]))
-            if v is not None
-        ]
-        say(f"  {', '.join([*parts, ''])}{found['steps']} steps -> {done.path}")
+    found = done.info["metrics"]
+    parts = [
+        f"{k} {v:.3f}"
+        for k, v in (("loss", found["train_loss"]), ("validation", found["validation_loss"]))
+        if v is not None
+    ]
+    say(f"  {', '.join([*parts, ''])}{found['steps']} steps -> {done.path}")
     return []
 
 

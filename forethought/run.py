@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +32,9 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "t
 
 # Without O_BINARY, Windows would write other line ends.
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+_KEEP: ContextVar[bool] = ContextVar("keep finished runs of other code", default=False)
 
 
 class Run:
@@ -104,6 +109,16 @@ class Run:
         release(self.path)
 
 
+@contextmanager
+def keeping_finished(keep: bool) -> Iterator[None]:
+    """Within, `open_run` takes a finished run of the same settings and inputs as done, whatever code made it."""
+    token = _KEEP.set(keep)
+    try:
+        yield
+    finally:
+        _KEEP.reset(token)
+
+
 def open_run(
     path: str | Path,
     command: str,
@@ -120,7 +135,13 @@ def open_run(
     finished or this process ends; ForethoughtError where another process writes it.
     """
     path = Path(path)
-    settings = {"command": command, "config": config, "inputs": inputs, "seed": seed, "code": code_hash()}
+    settings: dict[str, Any] = {
+        "command": command,
+        "config": config,
+        "inputs": inputs,
+        "seed": seed,
+        "code": code_hash(),
+    }
     identity = digest(settings)
     if (found := _reusable(path, settings, identity, overwrite)) and found["status"] == "finished":
         return Run(path, found)
@@ -153,10 +174,14 @@ def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bo
         info = read_info(path)
         if info["identity"] == identity:
             return info
+        done = info["status"] == "finished" and info["identity"] == digest({**settings, "code": info["code"]})
+        if done and _KEEP.get():
+            return info
         if not overwrite and not _is_bare(path):
+            keep = " An experiment goes on with what is finished by --keep-finished." if done else ""
             raise ForethoughtError(
                 f"{path} was made with other settings ({_difference(info, settings)}). "
-                "Choose another directory, or pass --overwrite to replace it."
+                f"Choose another directory, or pass --overwrite to replace it.{keep}"
             )
     elif path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= {LOCK, "run.json.tmp"}):
         raise ForethoughtError(f"{path} is not empty and holds no run. Choose another directory.")
@@ -333,14 +358,13 @@ def _is_bare(path: Path) -> bool:
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    for key in ("command", "code", "seed"):
-        if old.get(key) != new[key]:
-            return f"{key}: {old.get(key)} -> {new[key]}"
-    for part in ("config", "inputs"):
-        for key in sorted({*old.get(part, {}), *new[part]}):
-            before, after = old.get(part, {}).get(key), new[part].get(key)
-            if before != after:
-                return f"{key}: {before} -> {after}"[:160]
+    """The first thing that differs: the code last, since the rest is what somebody chose."""
+    top, code = ({key: old.get(key) for key in keys} for keys in (("command", "seed"), ("code",)))
+    pairs = [(top, new), (old.get("config", {}), new["config"]), (old.get("inputs", {}), new["inputs"]), (code, new)]
+    for before, after in pairs:
+        for key in sorted(before.keys() if after is new else {*before, *after}):
+            if before.get(key) != after.get(key):
+                return f"{key}: {before.get(key)} -> {after.get(key)}"[:160]
     return "unknown"
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from forethought import run
 from forethought.config import DataConfig, load_experiment
 from forethought.data import load_prompts
 from forethought.errors import ForethoughtError
 from forethought.pipeline import plan_experiment, run_experiment
 from forethought.records import Attempt, Example
-from forethought.run import read_jsonl, read_run
+from forethought.run import code_hash, read_jsonl, read_run
 
 EXPERIMENT = """
 name: small
@@ -213,3 +214,38 @@ def test_an_experiment_trains_on_ready_rows(tiny: Path, tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ForethoughtError, match=part):
             plan_experiment(load_experiment(plan, [change]), tmp_path / "runs")
+
+
+def test_after_an_upgrade_finished_stages_may_be_kept(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, plan, out = tmp_path / "rows.jsonl", tmp_path / "ready.yaml", tmp_path / "runs"
+    talk = [
+        {"role": "user", "content": "How do I dry herbs?"},
+        {"role": "assistant", "content": "Hang them up in the shade."},
+    ]
+    rows.write_text(json.dumps({"messages": talk}) + "\n", encoding="utf-8")
+    plan.write_text(READY.format(tiny=tiny, rows=rows), encoding="utf-8")
+
+    def go(*changes: str, **how: bool) -> Path:
+        return run_experiment(load_experiment(plan, list(changes)), out, lambda line: None, **how)
+
+    first = code_hash()
+    assert first in go().read_text(encoding="utf-8")
+    monkeypatch.setattr(run, "code_hash", lambda: "0.2.0+later")
+    with pytest.raises(ForethoughtError, match=r"code: .* -> 0\.2\.0\+later.*--keep-finished"):
+        go()
+    trained, judged = (out / "ready" / part / "ours" / "run.json" for part in ("train", "judge"))
+    before = trained.read_bytes()
+    # Another judge is no finished stage of these settings: overwritten, and the page names both versions.
+    changed = "judge.judges=[refusal, keywords]"
+    with pytest.raises(ForethoughtError, match="judges"):
+        go(changed, keep=True)
+    page = go(changed, keep=True, overwrite=True).read_text(encoding="utf-8")
+    assert trained.read_bytes() == before and json.loads(judged.read_text(encoding="utf-8"))["code"] == "0.2.0+later"
+    assert first in page and "0.2.0+later" in page and "2 versions of Forethought" in page
+    # What is half done is of one code.
+    halfway = json.loads(before) | {"status": "running"}
+    trained.write_text(json.dumps(halfway), encoding="utf-8")
+    with pytest.raises(ForethoughtError, match="code: "):
+        go(changed, keep=True)

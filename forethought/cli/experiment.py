@@ -41,6 +41,13 @@ def run(
     ] = 1,
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
+    keep_finished: Annotated[
+        bool,
+        typer.Option(
+            "--keep-finished",
+            help="Keep finished stages though another version of Forethought made them; the report names each version.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run an experiment file from data to report. Finished stages are skipped.
@@ -48,7 +55,7 @@ def run(
     Example: `forethought run experiments/quickstart.yaml train.scot.epochs=3`, or a part of it, two things at once:
     `forethought run study --targets refusal,scot_think --jobs 2`
     """
-    _experiment(experiment, overrides or [], out, overwrite, dry_run, targets, jobs)
+    _experiment(experiment, overrides or [], out, overwrite, dry_run, targets, jobs, keep_finished)
 
 
 def _experiment(
@@ -59,6 +66,7 @@ def _experiment(
     dry_run: bool = False,
     targets: str = "",
     jobs: int = 1,
+    keep: bool = False,
 ) -> None:
     from forethought.config import find_experiment, load_experiment, only
     from forethought.pipeline import plan_experiment, run_experiment
@@ -70,7 +78,7 @@ def _experiment(
     if dry_run:
         print("\n".join(plan_experiment(experiment, out)))
         return
-    page = run_experiment(experiment, out, partial(print, flush=True), overwrite, jobs)
+    page = run_experiment(experiment, out, partial(print, flush=True), overwrite, jobs, keep)
     trained = [n for n, t in experiment.train.items() if t.method != "prompt"]
     talk = f", or talk to a model: forethought chat {out / experiment.name / 'train' / trained[-1]}" if trained else ""
     print(f"\nreport: {page}\nlook at it in a browser{talk}")

@@ -133,5 +133,6 @@ class ReportData(Record):
     followed: tuple[Followed, ...] = ()
     packages: dict[str, str] = {}
     hardware: dict[str, str] = {}
+    code: tuple[str, ...] = ()
     git: str = ""
     seconds: float = 0.0

@@ -104,6 +104,8 @@ def gather(
     cards = tuple(card for card, _, _ in made)
     heard: Heard = heard_of(models)
     trained = {c.name: c.distribution for c in cards if c.distribution}
+    origins = [_origins(m) for m in models]
+    shown = [run.info for m in models for run in (*m.attacks, *(r for kind in m.runs.values() for r in kind))]
     info = models[-1].runs["judge"][-1].info
     git = info.get("git") or {}
     return ReportData(
@@ -113,7 +115,7 @@ def gather(
         seeds=tuple(
             sorted(
                 {run.info["seed"] for m in models for run in m.attacks}
-                | {s for s in map(_seed, models) if s is not None}
+                | {info["seed"] for made_from in origins for info in made_from[:1]}
             )
         ),
         policy=used[0] if used else "none",
@@ -136,6 +138,7 @@ def gather(
         **refused(models, heard, policy, used),
         **thinking(models, reference, policy, used),
         packages=info["packages"],
+        code=tuple(sorted({each["code"] for each in (*shown, *(i for made_from in origins for i in made_from))})),
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
         seconds=sum(seconds for _, seconds, _ in made)
@@ -245,15 +248,17 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     return card, _took(train_run) + _took(synth_run), named
 
 
-def _seed(model: ModelRuns) -> int | None:
-    """The seed of the training that a model is; None where it is none."""
+def _origins(model: ModelRuns) -> list[dict[str, Any]]:
+    """What is written of the training that a model is, and of the synthesis of its data; [] where it is none."""
     path = locate(made_by(model.target), model.attacks[0].path)
     if not (path / "run.json").exists():
-        return None
+        return []
     info = read_info(path)
     if info["config"].get("method") == "merge":
-        info = read_info(locate(info["config"]["init"], path))
-    return int(info["seed"])
+        path = locate(info["config"]["init"], path)
+        info = read_info(path)
+    data = info["config"].get("data")
+    return [info, *([read_info(locate(data, path))] if data else [])]
 
 
 def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
