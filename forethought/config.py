@@ -170,7 +170,8 @@ class AttackConfig(Record):
 
     `attacker` writes for the attacks that need one: a model, or `target` for the target itself without its system prompt. `helper` grades
     inside attacks (default: the attacker). `samples` replies are drawn to everything that is sent, so the temperature must be above 0
-    for more than one. A local attacker or helper computes in `dtype`.
+    for more than one. A local attacker or helper computes in `dtype`. `budget` caps what the servers of one target's attacks cost, and is
+    no part of what a run is.
     """
 
     prompts: str = "test"
@@ -181,6 +182,7 @@ class AttackConfig(Record):
     sampling: Sampling = Sampling()
     samples: int = Field(default=1, ge=1)
     dtype: Dtype = Field(default="float32", exclude=True)
+    budget: Budget | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _samples_differ(self) -> AttackConfig:
@@ -191,12 +193,13 @@ class AttackConfig(Record):
 
 class JudgeConfig(Record):
     """Which judges speak on every attempt. `model` is behind those that ask one; `models` names another for some (`judge: model`).
-    Local ones compute in `dtype`."""
+    Local ones compute in `dtype`. `budget` caps what servers cost for one target."""
 
     judges: tuple[str, ...] = ("refusal",)
     model: str | None = None
     models: dict[str, str] = Field(default_factory=dict)
     dtype: Dtype = "float32"
+    budget: Budget | None = None
 
 
 class ScoreConfig(Record):

@@ -181,6 +181,7 @@ def measure_target(
         tried.path,
         experiment.judge.judges,
         *behind,
+        budget=experiment.judge.budget,
         seed=seed,
         overwrite=overwrite,
     )

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from forethought import stages
-from forethought.config import Budget, ModelConfig
+from forethought.config import AttackConfig, Budget, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Done, Flow, Job, Logprobs, Question, run_flows
 from forethought.models.meter import Meter, Metered
 from forethought.models.scripted import ScriptedModel
 from forethought.policy import load_policy
-from forethought.records import Example, Reply, make_prompt, user
+from forethought.records import Example, Reply, digest, make_prompt, user
 
 
 def says(tokens: int) -> ScriptedModel:
@@ -184,3 +184,34 @@ def test_what_is_in_flight_is_asked_once() -> None:
     same = [Job(str(i), lambda: ask("the same")) for i in range(7)]
     assert [d.value for d in run_flows(same, {"target": model})] == ["slow"] * 7
     assert len(asked) == 1
+
+
+def test_attacks_and_judges_are_within_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty asks of 100 tokens each; a run that met its cap goes on where it stopped, and its budget is no part of what it is."""
+
+    def counting(model: ModelConfig) -> ScriptedModel:
+        # No two answers alike, or the judge is asked once about both.
+        return ScriptedModel(
+            lambda ask: Reply(text=f"safe {digest(repr(ask))}", prompt_tokens=90, completion_tokens=10), "t"
+        )
+
+    monkeypatch.setattr("forethought.stages.shared.load", counting)
+    server = ModelConfig(name="openai:m@http://localhost:1/v1")
+    prompts = [make_prompt(f"How do I bake a loaf of {n} pounds?", "benign", "t") for n in range(15)]
+
+    def attack(**cap: int) -> Path:
+        config = AttackConfig(attacks=("direct", "persona"), budget=Budget(**cap) if cap else None)
+        return stages.attack(tmp_path / "a", server, prompts, config).path
+
+    def judge(**cap: int) -> Path:
+        budget = Budget(**cap) if cap else None
+        return stages.judge(tmp_path / "j", tmp_path / "a", ["llama_guard", "refusal"], server, budget=budget).path
+
+    def asks(run: Path) -> int:
+        return int(json.loads((run / "usage.json").read_text(encoding="utf-8"))["asks"])
+
+    for stage in (attack, judge):
+        with pytest.raises(ForethoughtError, match=r"the budget would be exceeded: 2,\d00 of 2,550 tokens"):
+            stage(tokens=2550)
+        assert asks(stage(tokens=3050)) == 30, "nothing was asked twice"
+        assert stage().exists()

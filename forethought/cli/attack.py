@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from forethought.cli.common import (
+    BudgetOf,
     Columns,
     Concurrency,
     Data,
@@ -23,6 +24,7 @@ from forethought.cli.common import (
     listed,
     model_config,
     pairs,
+    read_budget,
     read_prompts,
     wrote,
 )
@@ -69,6 +71,7 @@ def attack(
     trained: Annotated[
         Path | None, typer.Option(help="The training run that a served or merged target comes from, for the report.")
     ] = None,
+    budget: BudgetOf = None,
     dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
     column: Columns = None,
@@ -101,7 +104,13 @@ def attack(
     if samples > 1 and not temperature:
         raise ForethoughtError(f"--samples {samples} at temperature 0 are one reply. Add --temperature 1.")
     config = AttackConfig(
-        attacks=chosen, sampling=sampling, prompts=data, attacker=attacker, helper=helper, samples=samples
+        attacks=chosen,
+        sampling=sampling,
+        prompts=data,
+        attacker=attacker,
+        helper=helper,
+        samples=samples,
+        budget=read_budget(budget),
     )
     asked = attacker and any(may_ask(spec, "attacker") for spec in chosen)
     by = f", with {attacker} as attacker" if asked else ""

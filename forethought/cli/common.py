@@ -95,6 +95,15 @@ def read_prompts(
     return load_prompts(validated(DataConfig, configs[0] | {"more": configs[1:]}), seed)
 
 
+BudgetOf = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="What servers may cost: tokens=200000, or money=5,price_in=0.5,price_out=1.5 (per million tokens).",
+    ),
+]
+
+
 def read_budget(text: str | None) -> Any:
     """`tokens=200000` or `money=5,price_in=0.5,price_out=1.5` as a Budget; None for nothing."""
     from forethought.config import Budget, validated

@@ -9,6 +9,7 @@ import typer
 
 from forethought.cli.common import (
     Beside,
+    BudgetOf,
     ByDefault,
     Concurrency,
     Dtype,
@@ -21,6 +22,7 @@ from forethought.cli.common import (
     named_path,
     number,
     pairs,
+    read_budget,
     wrote,
 )
 from forethought.errors import ForethoughtError
@@ -46,6 +48,7 @@ def judge(
     judges: Judges = "refusal",
     model: Behind = None,
     models: Models = None,
+    budget: BudgetOf = None,
     dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
     out: Beside = None,
@@ -71,7 +74,9 @@ def judge(
     attempts = named_path(attempts)
     where = out or attempts.with_name(f"{attempts.name}-judged")
     behind = _models(model, models, dtype, concurrency)
-    spoken = stages.judge(where, attempts, commas(judges), *behind, seed=seed, overwrite=overwrite)
+    spoken = stages.judge(
+        where, attempts, commas(judges), *behind, budget=read_budget(budget), seed=seed, overwrite=overwrite
+    )
     for key, count in spoken.info["counts"].items():
         print(f"  {key}: {count}")
     for line in rate_lines(attempts, spoken):

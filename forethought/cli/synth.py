@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from forethought.cli.common import (
+    BudgetOf,
     Columns,
     Concurrency,
     Data,
@@ -53,12 +54,7 @@ def synth(
         int, typer.Option(min=0, help="On how many prompts to ask what the teacher decides without the label.")
     ] = 0,
     label: Annotated[str | None, typer.Option(help="import: the label of rows that have none.")] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="What servers may cost: tokens=200000, or money=5,price_in=0.5,price_out=1.5 (per million tokens)."
-        ),
-    ] = None,
+    budget: BudgetOf = None,
     dtype: Dtype = "float32",
     concurrency: Concurrency = 32,
     take: Take = None,

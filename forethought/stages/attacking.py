@@ -80,7 +80,8 @@ def attack(
         for job, (key, k) in names.items()
         if (key, k) not in seen
     ]
-    execute(run, f"attack {target.name}", jobs, roles, save, len(by_key), seed)
+    # Direct requests come first and cost least, so no estimate is made from them.
+    execute(run, f"attack {target.name}", jobs, roles, save, len(by_key), seed, config.budget, pilot=False)
     order = {key: i for i, (key, _) in enumerate(by_key)}
     attempts.sort(key=lambda a: (order[a.id.rpartition("/")[0]], int(a.id.rpartition("/")[2])))
     run.replace("attempts.jsonl", attempts)

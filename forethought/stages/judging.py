@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.attacks import HELPED, needed
-from forethought.config import ModelConfig
+from forethought.config import Budget, ModelConfig
 from forethought.errors import ForethoughtError, is_broken, is_unanswered, nearest
 from forethought.flow import Done, Job
 from forethought.judges import JUDGES, Judge, asks_model
@@ -27,13 +27,14 @@ def judge(
     model: ModelConfig | None = None,
     models: Mapping[str, ModelConfig] | None = None,
     *,
+    budget: Budget | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Run:
     """Let judges speak on every attempt of an attack run: `verdicts.jsonl` beside it, never into it. Asks no target.
 
     `model` is behind the judges that ask one, except where `models` names another for a judge. Judges that also graded inside the
-    attacks are named in the run's `graded_inside`, for the report to say so.
+    attacks are named in the run's `graded_inside`, for the report to say so. A `budget` caps what servers cost for all judges together.
     """
     source = read_run(attempts_run, "attack")
     named: dict[str, Judge] = {spec: resolve("judge", JUDGES, spec) for spec in judges}
@@ -48,7 +49,8 @@ def judge(
     if run.finished:
         return run
     attempts = source.read("attempts.jsonl", Attempt)
-    verdicts = let_speak(run, [(name, speak, a) for name, speak in named.items() for a in attempts], behind, seed)
+    wanted = [(name, speak, a) for name, speak in named.items() for a in attempts]
+    verdicts = let_speak(run, wanted, behind, seed, budget)
     unscored = sum(v.score is None for v in verdicts)
     aimed = graded_inside(source.info["config"], named, behind)
     for name in aimed:
@@ -69,7 +71,11 @@ def judge(
 
 
 def let_speak(
-    run: Run, wanted: Iterable[tuple[str, Judge, Attempt]], behind: Mapping[str, ModelConfig], seed: int
+    run: Run,
+    wanted: Iterable[tuple[str, Judge, Attempt]],
+    behind: Mapping[str, ModelConfig],
+    seed: int,
+    budget: Budget | None = None,
 ) -> list[Verdict]:
     """The verdicts wanted, in that order, as `verdicts.jsonl` of the run; what the run holds already is kept."""
     verdicts = run.read("verdicts.jsonl", Verdict)
@@ -97,7 +103,10 @@ def let_speak(
             sorted(((k, j) for k, j in planned.items() if j[0] in names), key=lambda item: place[item[1][2].id])
         )
         jobs = [Job(key, partial(speak, a.prompt, a)) for key, (_, speak, a) in theirs.items() if key not in seen]
-        execute(run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(theirs), seed)
+        # One sum for all teams, so no estimate is made from the beginning of one of them.
+        execute(
+            run, f"judge {', '.join(names)}", jobs, {"judge": used} if used else {}, save, len(theirs), seed, budget, pilot=False
+        )  # fmt: skip
         # What has no answer is not asked about.
         failed = {a.id for _, _, a in theirs.values() if a.error}
         own = [v for v in verdicts if v.judge in names and v.label != "no_answer" and v.attempt not in failed]

@@ -108,8 +108,8 @@ def execute(
 ) -> None:
     """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there.
 
-    With a budget, PILOT jobs run first: what all would cost is estimated from them, and too much stops the run. Without `pilot`, what
-    has been used up is all that stops it.
+    With a budget, PILOT jobs run first, to know what an ask costs before many are on their way. With `pilot` what all would cost is
+    estimated from them, and too much stops the run; without it, what has been used up is all that does.
     """
     models = {role: load(model) for role, model in roles.items()} if jobs else {}
     _note_models(run, {roles[role].name: model for role, model in models.items()})
@@ -118,7 +118,7 @@ def execute(
         models = {r: Metered(m, meter) if is_served(roles[r].name) else m for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
     errors, replies, first = 0, 0, total - len(jobs)
-    parts = [jobs[:PILOT], jobs[PILOT:]] if meter and pilot else [jobs]
+    parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
 
     def heard(number: int) -> None:
         nonlocal replies
@@ -131,7 +131,7 @@ def execute(
     try:
         with progress(label, total, "done", first) as bar:
             for number, part in enumerate(parts):
-                if meter and number:
+                if meter and pilot and number:
                     run.log(f"estimate: {meter.estimate(bar.done, total)} for {total} prompts")
                 salt = str(run.info["started"])
                 for done in run_flows(part, models, seed=seed, cache=cache, salt=salt, heard=heard):
