@@ -14,7 +14,7 @@ from forethought.attacks import load_attack
 from forethought.capability import load_task
 from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import check_trainable, load_prompts
-from forethought.data.files import check_path, read_rows
+from forethought.data.files import read_rows
 from forethought.errors import ForethoughtError, nearest
 from forethought.jobs import PATIENCE, Part, Say, work_off
 from forethought.judges import JUDGES
@@ -283,16 +283,23 @@ def _train(experiment: Experiment, name: str, home: Path, overwrite: bool) -> Ru
     """One training run; in several processes where the experiment says so, and then read back."""
     config, out = _with_paths(experiment, name, home), home / "train" / name
     launch, _ = _launch(experiment)
-    if launch and config.data and (overwrite or not _is_finished(out)):
+    given: dict[str, Any] = {"policy": experiment.policy, "seed": experiment.seed}
+    if launch and config.data and _is_finished(out):
+        # Here, where it is known what may be kept: a process of its own would make it again.
+        try:
+            return train(out, experiment.model, config, **given)
+        except ForethoughtError:
+            if not overwrite:
+                raise
+    if launch and config.data:
         unload()
-        words = command(
-            experiment.model, config, out, seed=experiment.seed, policy=experiment.policy, launch=launch
-        ) + (["--overwrite"] if overwrite else [])
+        words = command(experiment.model, config, out, **given, launch=launch)
+        words += ["--overwrite"] if overwrite else []
         # This environment's own, whether or not it is activated.
         if _launched([sys.executable, "-m", "accelerate.commands.launch", *words[2:]]):
             raise ForethoughtError(f"training '{name}' failed, as said above. Its command: {shown(words)}")
         overwrite = False
-    return train(out, experiment.model, config, policy=experiment.policy, seed=experiment.seed, overwrite=overwrite)
+    return train(out, experiment.model, config, **given, overwrite=overwrite)
 
 
 def _is_finished(out: Path, command: str = "train") -> bool:
@@ -365,7 +372,7 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
     for name, s in experiment.synth.items():
         if s.form is not None:
             _known(f"synth.{name}.method", s.form, FORMS)
-            check_path(Path(s.path or ""))
+            read_rows(Path(s.path or ""))  # Checks the file, and reads nothing yet.
             continue
         _known(f"synth.{name}.prompts", s.prompts, data)
         check_trainable(experiment.data[s.prompts])

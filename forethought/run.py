@@ -178,7 +178,11 @@ def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bo
         if done and _KEEP.get():
             return info
         if not overwrite and not _is_bare(path):
-            keep = " An experiment goes on with what is finished by --keep-finished." if done else ""
+            keep = (
+                " After an upgrade, `forethought run EXPERIMENT --keep-finished` goes on with what is finished."
+                if done
+                else ""
+            )
             raise ForethoughtError(
                 f"{path} was made with other settings ({_difference(info, settings)}). "
                 f"Choose another directory, or pass --overwrite to replace it.{keep}"

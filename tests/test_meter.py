@@ -186,6 +186,13 @@ def test_what_is_in_flight_is_asked_once() -> None:
     assert len(asked) == 1
 
 
+def test_what_was_left_to_a_metered_server_is_known(tmp_path: Path) -> None:
+    silent = says(10)
+    assert Metered(silent, Meter(Budget(tokens=9), tmp_path / "u.json")).about is None
+    silent.about = {"revision": None, "left to the server": ["temperature"]}  # type: ignore[attr-defined]
+    assert Metered(silent, Meter(Budget(tokens=9), tmp_path / "u.json")).about == silent.about  # type: ignore[attr-defined]
+
+
 def test_attacks_and_judges_are_within_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty asks of 100 tokens each; a run that met its cap goes on where it stopped, and its budget is no part of what it is."""
 

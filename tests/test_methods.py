@@ -32,7 +32,8 @@ from forethought.models.scripted import ScriptedModel, follow
 from forethought.policy import load_policy
 from forethought.records import Attempt, user
 from forethought.registry import parse_spec, resolve
-from forethought.run import open_run, read_run
+from forethought.run import keeping_finished, open_run, read_run
+from forethought.stages import weights_of
 from forethought.train import METHODS, lat, loop, r2d2
 from forethought.train import base as base_of
 from forethought.train.card import EMBEDDED, published
@@ -395,8 +396,21 @@ def test_a_model_comes_with_a_card_that_may_be_edited(tiny: Path, tmp_path: Path
         assert "More Information Needed" not in card
     (made.path / "model" / "README.md").write_text("ours", encoding="utf-8")
     assert read_run(made.path, "train").finished
+    folder = ModelConfig(name=f"hf:{whole.path / 'model'}")
+    before = weights_of(folder)
+    (whole.path / "model" / "README.md").write_text("ours", encoding="utf-8")
+    assert weights_of(folder) == before
+    opened = stages.merge(tmp_path / "opened", str(made.path), think=True)
+    card = (opened.path / "model" / "README.md").read_text(encoding="utf-8")
+    assert (
+        "every reply begins inside one" in card
+        and "merged into the base in float32, with a template that opens the thought" in card
+    )
+    asked = stages.train(tmp_path / "asked", f"hf:{tiny}", TrainConfig(method="prompt"))
+    assert not (asked.path / "model" / "README.md").exists()  # There is no model in it.
     names = {
         "hf:a/b": "a/b",
+        "hf:a/b@main": "a/b",
         "a/b": "a/b",
         "smollm2": EMBEDDED,
         f"hf:{tiny}": None,
@@ -652,6 +666,20 @@ def test_an_experiment_trains_in_processes_of_its_own(
     asked = pipeline._train(experiment(tiny, tmp_path), "asked", tmp_path, False)
     assert asked.finished
     assert len(started) == 1
+    # What is finished is not started again, though other code made it, where that is to be kept.
+    synth_run(tmp_path / "synth" / "refusal", mixed(8))
+    alone = experiment(tiny, tmp_path, "train.rt.steps=1", "train.rt.validation=0")
+    first = pipeline._train(alone.model_copy(update={"launch": None}), "rt", tmp_path, False)
+    with monkeypatch.context() as later:
+        later.setattr("forethought.run.code_hash", lambda: "later")
+        with keeping_finished(True):
+            assert pipeline._train(alone, "rt", tmp_path, True).info == first.info
+        assert len(started) == 1
+        with pytest.raises(ForethoughtError, match="code: "):
+            pipeline._train(alone, "rt", tmp_path, False)
+        with pytest.raises(ForethoughtError, match="training 'rt' failed"):
+            pipeline._train(alone, "rt", tmp_path, True)
+    assert len(started) == 2 and started[1][-1] == "--overwrite"
     with pytest.raises(ForethoughtError, match=r"gives each training all processes.*Leave --jobs out"):
         pipeline.run_experiment(experiment(tiny, tmp_path), tmp_path / "runs", print, jobs=2)
 

@@ -208,6 +208,7 @@ def test_an_experiment_trains_on_ready_rows(tiny: Path, tmp_path: Path) -> None:
     for change, part in {
         "synth.ours.method=import:mesages": "Did you mean 'messages'",
         "synth.ours.path=row.jsonl": "no file 'row.jsonl'",
+        f"synth.ours.path={plan}": "It must end in .jsonl",
         "synth.ours={method: import:messages}": "import:messages needs path",
         "synth.ours={method: refusal, path: rows.jsonl}": "path and label are for method: import:FORM",
         "synth.ours.teacher=smollm2": "import:messages asks no model: leave teacher out",

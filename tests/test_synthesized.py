@@ -14,6 +14,7 @@ import yaml
 from forethought import stages
 from forethought.cli import app
 from forethought.config import ModelConfig
+from forethought.data.card import without_place
 from forethought.data.export import FORMS, export
 from forethought.data.statistics import disagreements, lengths
 from forethought.errors import AskFailed, ForethoughtError
@@ -478,6 +479,13 @@ def test_a_thought_may_quote_the_policy_that_it_is_to_quote() -> None:
     )
     record = drafted("policy(form=free, samples=1)", "harmful", **(says | {"teacher": lambda ask: Reply(text=bold)}))
     assert isinstance(record, Example), record
+
+
+@pytest.mark.parametrize(
+    "word", ['init="/home/ada/runs/a"', 'match=["/home/ada/runs/a"]', "sft(path='/home/ada/runs/a')", "--out=~/runs/a"]
+)
+def test_a_word_of_a_command_loses_its_folders(word: str) -> None:
+    assert "home" not in without_place(word) and "runs" not in without_place(word) and "a" in without_place(word)
 
 
 def test_the_card_names_no_folder_and_no_server(tmp_path: Path) -> None:

@@ -111,5 +111,7 @@ def without_place(word: str) -> str:
     """A word of a command, or a model, without the server or the folders that it names: the card is made to be published."""
     word = re.sub(r"@https?://[^\s,)]+", "", word)
     return (
-        re.sub(r"(?<![\w.])(?:[\w.~-]*/)+(?=[\w.-])", "", word) if re.search(r"(?:^|[=,(:])[~.]{0,2}/", word) else word
+        re.sub(r"(?<![\w.])(?:[\w.~-]*/)+(?=[\w.-])", "", word)
+        if re.search(r"(?:^|[=,(:\[\"'])[~.]{0,2}/", word)
+        else word
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from forethought.config import Budget
 from forethought.errors import AskFailed, ForethoughtError
@@ -80,6 +81,11 @@ class Metered:
     def __init__(self, model: Model, meter: Meter) -> None:
         self._model, self._meter = model, meter
         self.identity, self.pinned = model.identity, model.pinned
+
+    @property
+    def about(self) -> Any:
+        """What the model says of itself, for run.json."""
+        return getattr(self._model, "about", None)
 
     def fingerprint(self, question: Question) -> str:
         return self._model.fingerprint(question)

@@ -104,8 +104,7 @@ def gather(
     cards = tuple(card for card, _, _ in made)
     heard: Heard = heard_of(models)
     trained = {c.name: c.distribution for c in cards if c.distribution}
-    origins = [_origins(m) for m in models]
-    shown = [run.info for m in models for run in (*m.attacks, *(r for kind in m.runs.values() for r in kind))]
+    shown = [run for m in models for run in (*m.attacks, *(r for kind in m.runs.values() for r in kind))]
     info = models[-1].runs["judge"][-1].info
     git = info.get("git") or {}
     return ReportData(
@@ -115,7 +114,7 @@ def gather(
         seeds=tuple(
             sorted(
                 {run.info["seed"] for m in models for run in m.attacks}
-                | {info["seed"] for made_from in origins for info in made_from[:1]}
+                | {seed for seed in map(_seed, models) if seed is not None}
             )
         ),
         policy=used[0] if used else "none",
@@ -138,7 +137,7 @@ def gather(
         **refused(models, heard, policy, used),
         **thinking(models, reference, policy, used),
         packages=info["packages"],
-        code=tuple(sorted({each["code"] for each in (*shown, *(i for made_from in origins for i in made_from))})),
+        code=tuple(sorted({info["code"] for run in shown for info in _ancestors(run.path)})),
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
         seconds=sum(seconds for _, seconds, _ in made)
@@ -248,17 +247,24 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     return card, _took(train_run) + _took(synth_run), named
 
 
-def _origins(model: ModelRuns) -> list[dict[str, Any]]:
-    """What is written of the training that a model is, and of the synthesis of its data; [] where it is none."""
-    path = locate(made_by(model.target), model.attacks[0].path)
+def _seed(model: ModelRuns) -> int | None:
+    """The seed of the training that a model is; None where it is none."""
+    found = _ancestors(locate(made_by(model.target), model.attacks[0].path))
+    return next((i["seed"] for i in found if i["command"] == "train" and i["config"]["method"] != "merge"), None)
+
+
+def _ancestors(path: Path) -> Iterator[dict[str, Any]]:
+    """What is written of the run there, if one is, and of every run that it was made from or asked: nearest first."""
     if not (path / "run.json").exists():
-        return []
+        return
     info = read_info(path)
-    if info["config"].get("method") == "merge":
-        path = locate(info["config"]["init"], path)
-        info = read_info(path)
-    data = info["config"].get("data")
-    return [info, *([read_info(locate(data, path))] if data else [])]
+    yield info
+    config = info["config"]
+    models = [value for value in config.values() if isinstance(value, dict)]
+    names = [config.get(key) for key in ("init", "model", "data")] + list(config.get("match", ()))
+    for name in (*names, *(m.get(key) for m in models for key in ("name", "trained"))):
+        if isinstance(name, str) and name:
+            yield from _ancestors(locate(name, path))
 
 
 def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

@@ -19,6 +19,7 @@ from forethought.models.meter import Meter, Metered
 from forethought.progress import progress
 from forethought.records import digest
 from forethought.run import Run, hash_file, read_run, run_hash, write_json
+from forethought.train.card import CARD
 
 T = TypeVar("T")
 # Prompts from which the cost of all is estimated.
@@ -46,7 +47,9 @@ def _content(spec: str) -> str | None:
     if (Path(spec) / "run.json").exists():
         return run_hash(read_run(spec, "train"))
     place = Path(spec.partition(":")[2] or spec)
-    files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place] if place.is_file() else []
+    files = [place] if place.is_file() else []
+    if place.is_dir():  # A card is there to be edited.
+        files = sorted(p for p in place.iterdir() if p.is_file() and p.name != CARD)
     return digest([(p.name, hash_file(p)) for p in files]) if files else None
 
 

@@ -16,11 +16,9 @@ from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_info, read_run, readable, run_hash, write_text
 from forethought.stages.shared import files_of, unload, weights_of
 from forethought.train import METHODS
-from forethought.train.card import card
+from forethought.train.card import CARD, card
 from forethought.train.launch import is_first, wait
 from forethought.train.rows import no_training
-
-CARD = "README.md"
 
 
 def train(
@@ -102,12 +100,12 @@ def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any], trained: 
     if is_first():
         if not (run.path / "model").is_dir():
             raise ForethoughtError(f"the method left no model: it must write one to {run.path / 'model'}.")
-        write_text(
-            run.path / "model" / CARD, card({**run.info, "metrics": metrics, **(trained or {})}, run.path / "model")
-        )
-        readable(run.path / "model")
+        model, made = run.path / "model", {**run.info, "metrics": metrics}
+        if any((model / name).exists() for name in ("adapter_config.json", "config.json")):
+            write_text(model / CARD, card(trained or made, model, made if trained else None))
+        readable(model)
         # The card is there to be edited.
-        files = [p for p in sorted((run.path / "model").iterdir()) if p.is_file() and p.name != CARD]
+        files = [p for p in sorted(model.iterdir()) if p.is_file() and p.name != CARD]
         outputs = [str(p.relative_to(run.path)) for p in files]
         outputs += [name for name in ("losses.jsonl", "elicited.jsonl") if (run.path / name).exists()]
         run.finish(counts, outputs, metrics=metrics)

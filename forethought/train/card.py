@@ -11,28 +11,42 @@ import yaml
 from forethought.data.card import provenance, without_place
 from forethought.run import read_info
 
+CARD = "README.md"
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-def card(info: dict[str, Any], model: Path) -> str:
-    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`."""
+def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None) -> str:
+    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`; `merge` is that of its merge."""
     config, metrics = info["config"], info["metrics"]
     adapter, method = (model / "adapter_config.json").exists(), without_place(config["method"])
     base = published(config["model"])
     front: dict[str, Any] = {"license": "other", **({"base_model": base} if base else {})}
     front |= {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
     front |= {"tags": ["safety", "forethought", *(["lora"] if adapter else [])]}
-    named = base or without_place(config["model"])
+    named = without_place(config["model"].removeprefix("hf:")) if not base or "@" in config["model"] else base
     read = {key: _with_method(config[key]) for key in ("data", "init") if config.get(key)}
     made = [
         f"- method: `{method}`",
         f"- base model: `{named}`",
         *(f"- {key}: {value}" for key, value in read.items()),
-        *([f"- policy: {config['policy']}"] if "policy" in config else []),
         *([f"- {metrics['used']} examples, {metrics['steps']} steps"] if metrics["steps"] else []),
         *provenance(info),
     ]
+    opened = bool(merge and merge["config"]["think"])
+    if merge:
+        opens = ", with a template that opens the thought" if opened else ""
+        made += [
+            f"- merged into the base in {merge['config']['dtype']}{opens}:",
+            *(f"  {line}" for line in provenance(merge)),
+        ]
+    reply = (
+        "The template opens a thought, so every reply begins inside one: the answer is what follows `</think>`, and a reply "
+        "without it is no answer."
+        if opened
+        else "A reply may open with a thought between `<think>` and `</think>`; the answer is what follows. A thought that never "
+        "ends is no answer."
+    )
     return "\n".join(
         [
             "---",
@@ -46,8 +60,7 @@ def card(info: dict[str, Any], model: Path) -> str:
             *made,
             "",
             "## How to use it",
-            "A reply may open with a thought between `<think>` and `</think>`; the answer is what follows. A thought that never ends is no "
-            "answer. Let nobody but the model write inside it.",
+            f"{reply} Let nobody but the model write inside it.",
             "",
             "## What it does not show",
             "Nothing here says how the model behaves. Measure it (`forethought attack`, `judge`, `capability`, `report`) and put in the "
@@ -68,5 +81,5 @@ def published(spec: str) -> str | None:
     """The hub's name of a model; None where it has none that is known here."""
     if spec == "smollm2":
         return EMBEDDED
-    name = spec.removeprefix("hf:")
+    name = spec.removeprefix("hf:").partition("@")[0]
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
