@@ -110,6 +110,22 @@ def test_rows_that_do_not_fit_are_rejected_with_a_reason(tmp_path: Path, row: di
     assert isinstance(record, Rejected) and record.reason == reason
 
 
+def test_a_refusal_set_without_thoughts_is_taken_as_it_is(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Sum this up.", "input": "Rye is a grain.", "output": "A grain."},
+        {"prompt": "Pick a lock", "completion": NO, "label": "harmful"},
+        {"prompt": "Bake", "response": "<think>So.</think>Use flour.", "label": "benign"},
+    ]
+    first, second, third = made("answers", write(tmp_path / "a.jsonl", rows), label="benign")
+    assert (
+        isinstance(first, Example)
+        and first.prompt.text == "Sum this up.\n\nRye is a grain."
+        and first.reasoning is None
+    )
+    assert isinstance(second, Example) and second.decision == "refuse" and second.answer == NO
+    assert isinstance(third, Example) and third.reasoning == "So."
+
+
 @pytest.mark.parametrize(
     ("form", "row", "said"),
     [

@@ -1,4 +1,4 @@
-"""Ready data with reasoning in it: STAR-1, conversations (`messages`), and prompt and response columns with inline `<think>`.
+"""Ready data: STAR-1, conversations (`messages`), and prompt and response columns, with inline `<think>` (`think`) or without (`answers`).
 
 The decision is read off the answer: one that declines refuses. A harmful prompt whose answer does not decline is rejected, as SCoT
 filters its source (arXiv 2501.19180), unless its category is one that the policy supports; STAR-1 labels none of its rows, so there a
@@ -72,7 +72,7 @@ def _judge(
     decision: Decision = "refuse" if declined else "support" if wanted == "support" else "answer"
     if not answer.strip():
         return no("answer is empty")
-    if form != "messages" and (thought is None or not thought.strip()):
+    if form in ("star1", "think") and (thought is None or not thought.strip()):
         return no("no thought")
     if (decision == "refuse") != (wanted == "refuse"):
         return no("answer declines what is to be answered" if declined else "answer does not decline")
@@ -128,12 +128,14 @@ def _messages(row: Row) -> Read:
     return messages, thought, answer, _fields(row)
 
 
-def _think(row: Row) -> Read:
+def _pair(row: Row) -> Read:
+    """A prompt and a response, whatever their columns are called; an instruction is followed by its input, as self-instruct has them."""
     prompt, response = (next((n for n in names if row.get(n)), None) for names in (PROMPTS, RESPONSES))
     if prompt is None or response is None:
         raise ValueError(f"a row needs one of {', '.join(PROMPTS)} and one of {', '.join(RESPONSES)}.")
     parts = split(_text(row, response))
-    return _text(row, prompt), parts.reasoning, parts.answer, _fields(row)
+    more = [_text(row, "input")] if prompt == "instruction" and row.get("input") else []
+    return "\n\n".join([_text(row, prompt), *more]), parts.reasoning, parts.answer, _fields(row)
 
 
 def _fields(row: Row) -> dict[str, Any]:
@@ -153,4 +155,9 @@ def _why(error: Exception) -> str:
     return f"there is no {error}." if isinstance(error, KeyError) else str(error)
 
 
-FORMS: dict[str, Callable[[Row], Read]] = {"star1": _star1, "messages": _messages, "think": _think}
+FORMS: dict[str, Callable[[Row], Read]] = {
+    "star1": _star1,
+    "messages": _messages,
+    "think": _pair,
+    "answers": _pair,
+}
