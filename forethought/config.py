@@ -170,7 +170,8 @@ class AttackConfig(Record):
 
     `attacker` writes for the attacks that need one: a model, or `target` for the target itself without its system prompt. `helper` grades
     inside attacks (default: the attacker). `samples` replies are drawn to everything that is sent, so the temperature must be above 0
-    for more than one. A local attacker or helper computes in `dtype`. `budget` caps what the servers of one target's attacks cost, and is
+    for more than one. `few` names attacks that are made on so many prompts of a label only, the same ones for every model: those that
+    cost much. A local attacker or helper computes in `dtype`. `budget` caps what the servers of one target's attacks cost, and is
     no part of what a run is.
     """
 
@@ -181,6 +182,7 @@ class AttackConfig(Record):
     labels: tuple[Label, ...] = ("harmful", "benign")
     sampling: Sampling = Sampling()
     samples: int = Field(default=1, ge=1)
+    few: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     dtype: Dtype = Field(default="float32", exclude=True)
     budget: Budget | None = Field(default=None, exclude=True)
 
@@ -188,6 +190,8 @@ class AttackConfig(Record):
     def _samples_differ(self) -> AttackConfig:
         if self.samples > 1 and self.sampling.temperature == 0:
             raise ValueError(f"{self.samples} samples at temperature 0 are one reply: set a temperature, such as 1.0")
+        if unknown := [name for name in self.few if name not in self.attacks or name == "direct"]:
+            raise ValueError(f"few names '{unknown[0]}', which is none of the attacks here, or the direct request")
         return self
 
 

@@ -174,7 +174,7 @@ def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bo
         info = read_info(path)
         if info["identity"] == identity:
             return info
-        done = info["status"] == "finished" and info["identity"] == digest({**settings, "code": info["code"]})
+        done = info["status"] == "finished" and _as_before(info, {**info, **settings, "code": info["code"]})
         if done and _KEEP.get():
             return info
         if not overwrite and not _is_bare(path):
@@ -356,6 +356,16 @@ def hardware() -> dict[str, Any]:
     return info
 
 
+def _as_before(old: Any, new: Any) -> bool:
+    """Whether settings are what they were, but for those that only one of two versions knows and that are off there."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(
+            _as_before(old[key], new[key]) if key in old and key in new else not (old.get(key) or new.get(key))
+            for key in {*old, *new}
+        )
+    return digest(old) == digest(new)
+
+
 def _is_bare(path: Path) -> bool:
     """Whether a run stopped before it wrote anything but its own description."""
     return {p.name for p in path.iterdir()} <= {"run.json", "log.txt", LOCK} and read_info(path)["status"] != "finished"
@@ -367,7 +377,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     pairs = [(top, new), (old.get("config", {}), new["config"]), (old.get("inputs", {}), new["inputs"]), (code, new)]
     for before, after in pairs:
         for key in sorted(before.keys() if after is new else {*before, *after}):
-            if before.get(key) != after.get(key):
+            if not _as_before({key: before[key]} if key in before else {}, {key: after[key]} if key in after else {}):
                 return f"{key}: {before.get(key)} -> {after.get(key)}"[:160]
     return "unknown"
 

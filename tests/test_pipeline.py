@@ -19,7 +19,7 @@ from forethought.data import load_prompts
 from forethought.errors import ForethoughtError
 from forethought.pipeline import plan_experiment, run_experiment
 from forethought.records import Attempt, Example
-from forethought.run import code_hash, read_jsonl, read_run
+from forethought.run import code_hash, keeping_finished, open_run, read_jsonl, read_run
 
 EXPERIMENT = """
 name: small
@@ -245,6 +245,15 @@ def test_after_an_upgrade_finished_stages_may_be_kept(
     page = go(changed, keep=True, overwrite=True).read_text(encoding="utf-8")
     assert trained.read_bytes() == before and json.loads(judged.read_text(encoding="utf-8"))["code"] == "0.2.0+later"
     assert first in page and "0.2.0+later" in page and "2 versions of Forethought" in page
+    # A setting that came later, and is off, is no other setting.
+    older = json.loads(before)
+    del older["config"]["gradient_checkpointing"]
+    trained.write_text(json.dumps(older | {"identity": "of then"}), encoding="utf-8")
+    settings = {key: json.loads(before)[key] for key in ("command", "config", "inputs", "seed")}
+    with keeping_finished(True):
+        assert open_run(trained.parent, settings["command"], settings["config"], settings["inputs"]).finished
+        with pytest.raises(ForethoughtError, match="steps: 1 -> 2"):
+            open_run(trained.parent, settings["command"], settings["config"] | {"steps": 2}, settings["inputs"])
     # What is half done is of one code.
     halfway = json.loads(before) | {"status": "running"}
     trained.write_text(json.dumps(halfway), encoding="utf-8")

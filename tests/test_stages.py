@@ -213,6 +213,40 @@ def test_hostile_text_goes_through_every_attack_and_judge(tmp_path: Path, answer
         assert {v.score for v in verdicts if v.label != "error"} == {0.0}
 
 
+def test_dear_attacks_are_made_on_few_prompts(tmp_path: Path) -> None:
+    """The same ones for every attack and model, whether asked for by a function or on the command line."""
+    few = {"persona": 2, "bon(n=2)": 3}
+    config = AttackConfig(attacks=("direct", *few, "style_json"), labels=("harmful", "benign"), few=few)
+    run = stages.attack(tmp_path / "a", ModelConfig(name="scripted:echo"), PROMPTS, config)
+    sent = {
+        name: {a.prompt.id for a in run.read("attempts.jsonl", Attempt) if a.attack == name} for name in config.attacks
+    }
+    assert {name: len(ids) for name, ids in sent.items()} == {
+        "direct": 18,
+        "persona": 4,
+        "bon(n=2)": 6,
+        "style_json": 12,
+    }
+    assert sent["persona"] < sent["bon(n=2)"] < sent["style_json"]
+    words = [
+        "attack",
+        "scripted:echo",
+        "--attacks",
+        "persona,style_json",
+        "--take",
+        "harmful=4,benign=4",
+        "--out",
+        str(tmp_path / "b"),
+    ]
+    shown = CliRunner().invoke(app, [*words, "--few", "persona=1"])
+    assert shown.exit_code == 0, shown.output
+    made = read_run(tmp_path / "b").read("attempts.jsonl", Attempt)
+    assert Counter(a.attack for a in made) == {"direct": 8, "persona": 2, "style_json": 8}
+    for wrong, said in (("pair=1", "few names 'pair'"), ("persona=0", "few.persona"), ("persona", "Write KEY=VALUE")):
+        shown = CliRunner().invoke(app, [*words, "--few", wrong])
+        assert shown.exit_code and said in str(shown.exception), (wrong, shown.exception)
+
+
 def test_what_does_not_fit_the_tiny_model_is_too_long(tiny: Path, tmp_path: Path) -> None:
     prompts = [make_prompt(t, "harmful", "t") for t in ("{x} ok", "z" * 50_000)]
     config = AttackConfig(attacks=("direct", "style_json"), sampling=Sampling(max_tokens=3))

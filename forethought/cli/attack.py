@@ -51,6 +51,10 @@ def attack(
     samples: Annotated[
         int, typer.Option(min=1, help="Replies drawn to everything sent; more than one needs a temperature.")
     ] = 1,
+    few: Annotated[
+        str | None,
+        typer.Option(help="Attacks made on so many prompts of each label only: pair=20,tap=20 (keys as in --attacks)."),
+    ] = None,
     attacker: Annotated[
         str | None, typer.Option(help="The model behind attacks that need one; 'target' is the target itself.")
     ] = None,
@@ -94,7 +98,7 @@ def attack(
         imported(import_, target or "imported", attacks or "imported", value, goals, trained, out, seed, overwrite)
         return
     from forethought.attacks import may_ask
-    from forethought.config import AttackConfig
+    from forethought.config import AttackConfig, validated
     from forethought.records import Sampling
 
     prompts = read_prompts(data, take, column, value, seed, few=FEW)
@@ -103,15 +107,17 @@ def attack(
     chosen = tuple(dict.fromkeys(("direct", *commas(attacks or ""))))
     if samples > 1 and not temperature:
         raise ForethoughtError(f"--samples {samples} at temperature 0 are one reply. Add --temperature 1.")
-    config = AttackConfig(
-        attacks=chosen,
-        sampling=sampling,
-        prompts=data,
-        attacker=attacker,
-        helper=helper,
-        samples=samples,
-        budget=read_budget(budget),
-    )
+    settings = {
+        "attacks": chosen,
+        "sampling": sampling,
+        "prompts": data,
+        "attacker": attacker,
+        "helper": helper,
+        "samples": samples,
+        "few": pairs(commas(few or "")),
+        "budget": read_budget(budget),
+    }
+    config = validated(AttackConfig, settings, "attack")
     asked = attacker and any(may_ask(spec, "attacker") for spec in chosen)
     by = f", with {attacker} as attacker" if asked else ""
     print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts against {target}{by}")

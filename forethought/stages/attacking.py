@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from forethought.attacks import UNCHANGED, Attack, beyond_text, load_attack, may_ask, needed
 from forethought.chat import raw_reply, split
 from forethought.config import AttackConfig, ModelConfig
+from forethought.data import draw
 from forethought.errors import AskFailed, ForethoughtError, is_broken, is_unanswered
 from forethought.flow import Ask, Choose, Done, Flow, Job
 from forethought.models import deployment
@@ -53,7 +54,10 @@ def attack(
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
-    planned = [(n, a, p) for n, a in attacks for p in prompts if p.label in config.labels or n == "direct"]
+    drawn = {n: draw(prompts, dict.fromkeys(config.labels, most), seed) for n, most in config.few.items()}
+    planned = [
+        (n, a, p) for n, a in attacks for p in drawn.get(n, prompts) if p.label in config.labels or n == "direct"
+    ]
     attempts = run.read("attempts.jsonl", Attempt)
     if attempts:
         # A kill can tear the last job's attempts apart, so that job is done again.
