@@ -12,7 +12,7 @@ from typing import Any
 from forethought.analysis.log_odds import thinks
 from forethought.attacks import load_attack
 from forethought.capability import load_task
-from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
+from forethought.config import AttackConfig, Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import check_trainable, load_prompts
 from forethought.data.files import read_rows
 from forethought.errors import ForethoughtError, nearest
@@ -151,7 +151,7 @@ def measure_target(
     many = given.concurrency if "concurrency" in given.model_fields_set else experiment.concurrency
     places = {"name": _spec(experiment, home, given.name), "trained": _spec(experiment, home, given.trained)}
     target = given.model_copy(update={**places, "concurrency": many})
-    say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts")
+    say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts{_few(experiment.attack)}")
     unload()
     tried = attack(
         home / "attack" / name, target, prompts, experiment.attack, **_attackers(experiment, home), seed=seed, overwrite=overwrite
@@ -243,7 +243,9 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
         lines.append(f"  command: {shown(words)}")
     count = len(data[experiment.attack.prompts])
     for name in experiment.targets:
-        lines.append(f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts")
+        lines.append(
+            f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts{_few(experiment.attack)}"
+        )
     return lines
 
 
@@ -430,6 +432,10 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         raise ForethoughtError(
             f"these capability tasks need likelihoods, which the server behind '{served[0]}' does not give. Name gsm8k, or leave them out."
         )
+
+
+def _few(config: AttackConfig) -> str:
+    return "".join(f", {attack} on {n} of each label" for attack, n in config.few.items())
 
 
 def _known(key: str, name: str, known: Iterable[str]) -> None:

@@ -344,6 +344,14 @@ def test_an_experiment_stops_at_a_wrong_name_before_anything_is_asked(tmp_path: 
     assert line.startswith("note: 'scripted:echo' grades inside the attacks and is behind the judge 'harmbench' too")
 
 
+def test_a_run_that_is_called_like_a_model_is_not_that_model(tmp_path: Path) -> None:
+    """An attack run beside the judge run, in a folder that has the name of its target."""
+    name = "scripted:comply"
+    stages.attack(tmp_path / name, ModelConfig(name=name), PROMPTS[:2], AttackConfig())
+    judged = stages.judge(tmp_path / "judged", tmp_path / name, ["refusal"])
+    assert write_report(tmp_path / "r.html", {"m": [judged.path]}, title="t").exists()
+
+
 def test_of_a_served_or_merged_model_only_what_is_said_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,8 +28,10 @@ from forethought.errors import ForethoughtError
 from forethought.judges import JUDGES, asks_model
 from forethought.policy import load_policy
 from forethought.records import Attempt, Example, Message, Prompt, Rejected, Sampling, Sent, Verdict, make_prompt, user
+from forethought.report.gather import write_report
 from forethought.run import Run, read_run
 from forethought.stages import shared
+from forethought.stages.checking import Limits, check_run
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
 
@@ -245,6 +247,24 @@ def test_dear_attacks_are_made_on_few_prompts(tmp_path: Path) -> None:
     for wrong, said in (("pair=1", "few names 'pair'"), ("persona=0", "few.persona"), ("persona", "Write KEY=VALUE")):
         shown = CliRunner().invoke(app, [*words, "--few", wrong])
         assert shown.exit_code and said in str(shown.exception), (wrong, shown.exception)
+
+
+def test_an_attack_on_few_prompts_is_compared_with_itself_alone(tmp_path: Path) -> None:
+    def judged(name: str, seed: int, **few: int) -> Path:
+        config = AttackConfig(attacks=("direct", "persona"), few=few)
+        stages.attack(tmp_path / name, ModelConfig(name="scripted:refuse"), PROMPTS, config, seed=seed)
+        return stages.judge(tmp_path / f"{name}-judged", tmp_path / name, ["refusal"]).path
+
+    one, two, three = judged("a", 0, persona=2), judged("b", 1, persona=2), judged("c", 0)
+    sent = [{a.id for a in read_run(tmp_path / name).read("attempts.jsonl", Attempt)} for name in "ab"]
+    assert sent[0] == sent[1]  # Whatever the seed.
+    out = tmp_path / "r.html"
+    page = write_report(out, {"one": [one], "two": [two]}, title="t").read_text(encoding="utf-8")
+    assert "<bdi>persona</bdi> on 2 prompts only" in page
+    with pytest.raises(ForethoughtError, match=r"'persona' was made on 2 prompts of a label in .* and on all in"):
+        write_report(out, {"one": [one], "three": [three]}, title="t")
+    with pytest.raises(ForethoughtError, match="'persona' was made on"):
+        check_run(one, Limits(max_drop=0.5), three)
 
 
 def test_what_does_not_fit_the_tiny_model_is_too_long(tiny: Path, tmp_path: Path) -> None:

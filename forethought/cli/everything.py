@@ -104,11 +104,12 @@ def everything(
 
 def _alike(found: list[Tried]) -> list[list[Tried]]:
     """Those that were asked the same prompts, with the same sampling, together."""
-    from forethought.report.sources import comparable
+    from forethought.report.sources import comparable, made_on
 
-    sets: dict[str, list[Tried]] = {}
+    sets: dict[tuple[str, str], list[Tried]] = {}
     for t in found:
-        sets.setdefault(comparable(t.source), []).append(t)
+        few = {attack: n for attack, n in made_on(t.source).items() if n}
+        sets.setdefault((comparable(t.source), str(sorted(few.items()))), []).append(t)
     return list(sets.values())
 
 

@@ -33,7 +33,16 @@ from forethought.report.metrics import metrics
 from forethought.report.more import Named, able, refused, scored, thinking
 from forethought.report.page import render
 from forethought.report.redact import check_masked, masked
-from forethought.report.sources import ModelRuns, check_comparable, heard_of, made_by, read_model, source_of, trained_on
+from forethought.report.sources import (
+    ModelRuns,
+    check_comparable,
+    heard_of,
+    made_by,
+    read_model,
+    source_of,
+    trained_on,
+    training_at,
+)
 from forethought.report.text import as_csv
 from forethought.report.transcripts import disagreements
 from forethought.run import Run, explain_disk, locate, read_info, write_text
@@ -104,6 +113,7 @@ def gather(
     cards = tuple(card for card, _, _ in made)
     heard: Heard = heard_of(models)
     trained = {c.name: c.distribution for c in cards if c.distribution}
+    seen: set[Path] = set()
     shown = [run for m in models for run in (*m.attacks, *(r for kind in m.runs.values() for r in kind))]
     info = models[-1].runs["judge"][-1].info
     git = info.get("git") or {}
@@ -137,7 +147,7 @@ def gather(
         **refused(models, heard, policy, used),
         **thinking(models, reference, policy, used),
         packages=info["packages"],
-        code=tuple(sorted({info["code"] for run in shown for info in _ancestors(run.path)})),
+        code=tuple(sorted({info["code"] for run in shown for info in _line(run.path, seen)})),
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
         seconds=sum(seconds for _, seconds, _ in made)
@@ -202,7 +212,7 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
     """The card of the attacked model, the seconds its making took, and the policy it was made under."""
     target, attack_run = model.target, model.attacks[0]
     name, base = str(target["name"]), made_by(target)
-    if not (locate(base, attack_run.path) / "run.json").exists():
+    if not training_at(base, attack_run.path):
         # Of a server, a folder of weights or another tool's attempts nothing is known.
         known = name == "smollm2" or (name.startswith("hf:") and not Path(name[3:]).exists())
         return (
@@ -249,22 +259,27 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
 
 def _seed(model: ModelRuns) -> int | None:
     """The seed of the training that a model is; None where it is none."""
-    found = _ancestors(locate(made_by(model.target), model.attacks[0].path))
+    path = training_at(made_by(model.target), model.attacks[0].path)
+    found = _line(path, set()) if path else ()
     return next((i["seed"] for i in found if i["command"] == "train" and i["config"]["method"] != "merge"), None)
 
 
-def _ancestors(path: Path) -> Iterator[dict[str, Any]]:
-    """What is written of the run there, if one is, and of every run that it was made from or asked: nearest first."""
-    if not (path / "run.json").exists():
+def _line(path: Path, seen: set[Path]) -> Iterator[dict[str, Any]]:
+    """What is written of a run, and of every run that it was made from or asked: nearest first, and none that was `seen`."""
+    if path.resolve() in seen or not (path / "run.json").exists():
         return
+    seen.add(path.resolve())
     info = read_info(path)
     yield info
     config = info["config"]
-    models = [value for value in config.values() if isinstance(value, dict)]
-    names = [config.get(key) for key in ("init", "model", "data")] + list(config.get("match", ()))
-    for name in (*names, *(m.get(key) for m in models for key in ("name", "trained"))):
-        if isinstance(name, str) and name:
-            yield from _ancestors(locate(name, path))
+    if info["command"] == "train":
+        for data in filter(None, (config["data"], *config.get("match", ()))):
+            yield from _line(locate(data, path), seen)
+    behind = config["models"].values() if isinstance(config.get("models"), dict) else ()
+    models = [m for m in (*config.values(), *behind) if isinstance(m, dict)]
+    for name in (config.get("init"), config.get("model"), *(m.get(key) for m in models for key in ("name", "trained"))):
+        if isinstance(name, str) and (trained := training_at(name, path)):
+            yield from _line(trained, seen)
 
 
 def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

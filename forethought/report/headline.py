@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -68,6 +69,16 @@ def called(judge: str, label: Label) -> str:
     return meant.name if meant else "harmful"
 
 
+def _on_few(data: ReportData, attacks: Sequence[str]) -> list[tuple[str, int]]:
+    """(attack, harmful prompts) of the attacks that were made on fewer than were asked directly; what an attack could not be made of
+    was tried."""
+    tried: dict[str, int] = {}
+    for c in data.cells:
+        if c.label == "harmful":
+            tried[c.attack] = max(tried.get(c.attack, 0), c.prompts + c.inapplicable)
+    return [(a, tried[a]) for a in attacks if tried[a] < tried.get(DIRECT, 0)]
+
+
 def headline(data: ReportData) -> View:
     judge, refusals = headline_judge(data), refusal_judge(data)
     name = called(judge, "harmful")
@@ -106,6 +117,7 @@ def headline(data: ReportData) -> View:
         "left_out": [p.name for p in points if p not in drawn],
         "shared": shared,
         "unshared": unshared(data),
+        "few": _on_few(data, shared),
         "wide": Markup(figures.scatter(points, X_TITLE, y_title)),
         "narrow": Markup(figures.scatter(points, X_TITLE, y_title, 360, 390)),
     }

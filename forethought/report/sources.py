@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +210,27 @@ def comparable(attack_run: Run) -> str:
     return digest(attack_run.info["inputs"]["prompts"], config["sampling"], config["samples"])
 
 
+def made_on(attack_run: Run) -> dict[str, int | None]:
+    """On how many prompts of a label each attack was made; None for all."""
+    config = attack_run.info["config"]
+    return {attack: config.get("few", {}).get(attack) for attack in config.get("attacks", ())}
+
+
+def check_few(one: Run, two: Run) -> None:
+    """ForethoughtError where one attack was made on different numbers of prompts."""
+    there = made_on(two)
+    for attack, few in made_on(one).items():
+        if there.get(attack, few) != few:
+            raise ForethoughtError(
+                f"'{attack}' was made on {few or 'all'} prompts of a label in {one.path} and on {there[attack] or 'all'} in {two.path}: "
+                "they cannot stand in one table. Attack again with the same --few."
+            )
+
+
 def check_comparable(models: Sequence[ModelRuns]) -> None:
     """ForethoughtError where models were asked different prompts, or with other sampling."""
+    for one, two in combinations((run for model in models for run in model.attacks), 2):
+        check_few(one, two)
     first: tuple[str, str] | None = None
     for model in models:
         for run in model.attacks:
@@ -220,6 +240,12 @@ def check_comparable(models: Sequence[ModelRuns]) -> None:
                 raise ForethoughtError(
                     f"'{first[1]}' and '{model.name}' were asked different prompts, or with other sampling, and cannot stand in one table."
                 )
+
+
+def training_at(name: str, run: Path) -> Path | None:
+    """The training run that a model's name, in another run, is; None where it is none."""
+    path = locate(name, run)
+    return path if (path / "run.json").exists() and read_info(path)["command"] == "train" else None
 
 
 def source_of(run: Run, key: str, path: str, command: str) -> Run:
@@ -241,6 +267,6 @@ def trained_on(train_run: Run) -> list[Example]:
         shared = {e.prompt.base for e in other}
         examples = [e for e in examples if e.prompt.base in shared]
     for before in (config["model"], config.get("init")):
-        if before and (locate(before, train_run.path) / "run.json").exists():
+        if before and training_at(before, train_run.path):
             examples += trained_on(source_of(train_run, before, before, "train"))
     return examples

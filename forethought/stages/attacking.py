@@ -54,7 +54,8 @@ def attack(
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
-    drawn = {n: draw(prompts, dict.fromkeys(config.labels, most), seed) for n, most in config.few.items()}
+    # By no run's own seed: models are compared on the same ones.
+    drawn = {n: draw(prompts, dict.fromkeys(config.labels, most), 0) for n, most in config.few.items()}
     planned = [
         (n, a, p) for n, a in attacks for p in drawn.get(n, prompts) if p.label in config.labels or n == "direct"
     ]

@@ -13,8 +13,8 @@ from forethought.analysis.rates import Outcome, Rate, by_judge, clustered, outco
 from forethought.errors import ForethoughtError, nearest
 from forethought.judges import MEANING, meaning
 from forethought.records import Attempt, Label, Verdict
-from forethought.report.sources import comparable, source_of
-from forethought.run import read_run
+from forethought.report.sources import check_few, comparable, source_of
+from forethought.run import Run, read_run
 from forethought.stages.capability import compare_runs
 
 DESERVE_HELP: tuple[Label, ...] = ("benign", "borderline")
@@ -38,7 +38,7 @@ class Judged:
     """A judge run as outcomes: everything each judge said."""
 
     outcomes: dict[str, list[Outcome]]
-    asked: str
+    attacked: Run
 
 
 def read_judged(path: Path) -> Judged:
@@ -48,7 +48,7 @@ def read_judged(path: Path) -> Judged:
     attempts = source.read("attempts.jsonl", Attempt)
     words = by_judge(run.read("verdicts.jsonl", Verdict))
     found = {judge: outcomes_of(attempts, words.get(judge, {})) for judge in run.info["config"]["judges"]}
-    return Judged(found, comparable(source))
+    return Judged(found, source)
 
 
 def check_run(path: Path, limits: Limits, baseline: Path | None = None) -> list[Line]:
@@ -61,8 +61,10 @@ def check_run(path: Path, limits: Limits, baseline: Path | None = None) -> list[
             "there is no limit to check: give --max-asr, --max-over-refusal, or --baseline with --max-drop."
         )
     now, before = read_judged(path), read_judged(baseline) if baseline else None
-    if before and before.asked != now.asked:
-        raise ForethoughtError(f"{path} and {baseline} were asked different prompts, or with other sampling.")
+    if before:
+        check_few(before.attacked, now.attacked)
+        if comparable(before.attacked) != comparable(now.attacked):
+            raise ForethoughtError(f"{path} and {baseline} were asked different prompts, or with other sampling.")
     if limits.judge and limits.judge not in now.outcomes:
         raise ForethoughtError(f"no judge '{limits.judge}' in {path}.{nearest(limits.judge, now.outcomes)}")
     sent = {o.attack for outcomes in now.outcomes.values() for o in outcomes}

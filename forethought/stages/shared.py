@@ -48,8 +48,9 @@ def _content(spec: str) -> str | None:
         return run_hash(read_run(spec, "train"))
     place = Path(spec.partition(":")[2] or spec)
     files = [place] if place.is_file() else []
-    if place.is_dir():  # A card is there to be edited.
-        files = sorted(p for p in place.iterdir() if p.is_file() and p.name != CARD)
+    if place.is_dir():
+        ours = (place.parent / "run.json").exists()  # Then the card is there to be edited.
+        files = sorted(p for p in place.iterdir() if p.is_file() and not (ours and p.name == CARD))
     return digest([(p.name, hash_file(p)) for p in files]) if files else None
 
 

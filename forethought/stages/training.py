@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from forethought.chat import opens_thought, render_prompt
 from forethought.config import ModelConfig, TrainConfig
 from forethought.errors import ForethoughtError
 from forethought.models import locate_weights
 from forethought.policy import load_policy
-from forethought.records import Example
+from forethought.records import Example, user
 from forethought.registry import parse_spec, resolve
 from forethought.run import Run, open_run, read_info, read_run, readable, run_hash, write_text
 from forethought.stages.shared import files_of, unload, weights_of
@@ -100,9 +101,14 @@ def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any], trained: 
     if is_first():
         if not (run.path / "model").is_dir():
             raise ForethoughtError(f"the method left no model: it must write one to {run.path / 'model'}.")
+        from forethought.models.hf import own_tokenizer
+
         model, made = run.path / "model", {**run.info, "metrics": metrics}
         if any((model / name).exists() for name in ("adapter_config.json", "config.json")):
-            write_text(model / CARD, card(trained or made, model, made if trained else None))
+            merge = made if made["config"]["method"] == "merge" else None
+            tokenizer = own_tokenizer(model)
+            opened = tokenizer is not None and opens_thought(render_prompt(tokenizer, user("x")))
+            write_text(model / CARD, card(trained or made, model, merge, opened=opened))
         readable(model)
         # The card is there to be edited.
         files = [p for p in sorted(model.iterdir()) if p.is_file() and p.name != CARD]

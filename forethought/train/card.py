@@ -16,8 +16,9 @@ HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None) -> str:
-    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`; `merge` is that of its merge."""
+def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None, *, opened: bool = False) -> str:
+    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`; `merge` is that of its merge, and `opened`
+    says that the chat template opens a thought."""
     config, metrics = info["config"], info["metrics"]
     adapter, method = (model / "adapter_config.json").exists(), without_place(config["method"])
     base = published(config["model"])
@@ -33,11 +34,9 @@ def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None)
         *([f"- {metrics['used']} examples, {metrics['steps']} steps"] if metrics["steps"] else []),
         *provenance(info),
     ]
-    opened = bool(merge and merge["config"]["think"])
     if merge:
-        opens = ", with a template that opens the thought" if opened else ""
         made += [
-            f"- merged into the base in {merge['config']['dtype']}{opens}:",
+            f"- merged into the base in {merge['config']['dtype']}:",
             *(f"  {line}" for line in provenance(merge)),
         ]
     reply = (
@@ -81,5 +80,6 @@ def published(spec: str) -> str | None:
     """The hub's name of a model; None where it has none that is known here."""
     if spec == "smollm2":
         return EMBEDDED
-    name = spec.removeprefix("hf:").partition("@")[0]
-    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
+    whole = spec.removeprefix("hf:")
+    name = whole.partition("@")[0]
+    return name if HUB_ID.fullmatch(name) and not Path(whole).exists() and not Path(name).exists() else None
