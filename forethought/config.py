@@ -194,6 +194,11 @@ class AttackConfig(Record):
             raise ValueError(f"few names '{unknown[0]}', which is none of the attacks here, or the direct request")
         return self
 
+    @property
+    def on_few(self) -> str:
+        """The attacks made on few prompts, as the end of a sentence on how many there are."""
+        return "".join(f", {attack} on {n} of each label" for attack, n in self.few.items())
+
 
 class JudgeConfig(Record):
     """Which judges speak on every attempt. `model` is behind those that ask one; `models` names another for some (`judge: model`).

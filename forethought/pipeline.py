@@ -12,7 +12,7 @@ from typing import Any
 from forethought.analysis.log_odds import thinks
 from forethought.attacks import load_attack
 from forethought.capability import load_task
-from forethought.config import AttackConfig, Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
+from forethought.config import Experiment, ModelConfig, SynthConfig, TrainConfig, find_launch, read_yaml
 from forethought.data import check_trainable, load_prompts
 from forethought.data.files import read_rows
 from forethought.errors import ForethoughtError, nearest
@@ -119,7 +119,7 @@ def _synth(
     overwrite: bool,
 ) -> None:
     s, out = experiment.synth[name], home / "synth" / name
-    say(f"synth {name}: {_said(s, data)}")
+    say(f"synth {name}: {_origin(s, data)}")
     checked: dict[str, Any] = {
         "evaluation": {n: data[n] for n in dict.fromkeys((experiment.attack.prompts, *experiment.evaluation))},
         "leaks": experiment.leaks,
@@ -151,7 +151,7 @@ def measure_target(
     many = given.concurrency if "concurrency" in given.model_fields_set else experiment.concurrency
     places = {"name": _spec(experiment, home, given.name), "trained": _spec(experiment, home, given.trained)}
     target = given.model_copy(update={**places, "concurrency": many})
-    say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts{_few(experiment.attack)}")
+    say(f"attack {name}: {len(experiment.attack.attacks)} attacks on {len(prompts)} prompts{experiment.attack.on_few}")
     unload()
     tried = attack(
         home / "attack" / name, target, prompts, experiment.attack, **_attackers(experiment, home), seed=seed, overwrite=overwrite
@@ -227,7 +227,7 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     launch, processes = _launch(experiment)
     lines = _aimed(experiment)
     for name, s in experiment.synth.items():
-        lines.append(f"synth {name}: {_said(s, data)}")
+        lines.append(f"synth {name}: {_origin(s, data)}")
     for name, t in experiment.train.items():
         rows = _most_rows(experiment.synth[t.data], data) if t.data else 0
         config = _with_paths(experiment, name, root / experiment.name)
@@ -244,12 +244,12 @@ def plan_experiment(experiment: Experiment, root: Path) -> list[str]:
     count = len(data[experiment.attack.prompts])
     for name in experiment.targets:
         lines.append(
-            f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts{_few(experiment.attack)}"
+            f"attack {name}: {len(experiment.attack.attacks)} attacks on {count} prompts{experiment.attack.on_few}"
         )
     return lines
 
 
-def _said(synth: SynthConfig, data: dict[str, list[Prompt]]) -> str:
+def _origin(synth: SynthConfig, data: dict[str, list[Prompt]]) -> str:
     return f"{synth.method} from {synth.path or f'{len(data[synth.prompts])} prompts'}"
 
 
@@ -432,10 +432,6 @@ def _check_plan(experiment: Experiment, data: dict[str, list[Prompt]], policy: P
         raise ForethoughtError(
             f"these capability tasks need likelihoods, which the server behind '{served[0]}' does not give. Name gsm8k, or leave them out."
         )
-
-
-def _few(config: AttackConfig) -> str:
-    return "".join(f", {attack} on {n} of each label" for attack, n in config.few.items())
 
 
 def _known(key: str, name: str, known: Iterable[str]) -> None:

@@ -120,8 +120,7 @@ def attack(
     config = validated(AttackConfig, settings, "attack")
     asked = attacker and any(may_ask(spec, "attacker") for spec in chosen)
     by = f", with {attacker} as attacker" if asked else ""
-    on_few = "".join(f", {attack} on {n} of each label" for attack, n in config.few.items())
-    print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts{on_few} against {target}{by}")
+    print(f"attack: {len(config.attacks)} attacks on {len(prompts)} prompts{config.on_few} against {target}{by}")
     roles = {
         role: model_config(name, None, dtype, concurrency)
         for role, name in (("attacker", attacker), ("helper", helper))

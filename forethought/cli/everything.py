@@ -104,11 +104,11 @@ def everything(
 
 def _alike(found: list[Tried]) -> list[list[Tried]]:
     """Those that were asked the same prompts, with the same sampling, together."""
-    from forethought.report.sources import comparable, made_on
+    from forethought.report.sources import comparable, few_of
 
     sets: dict[tuple[str, str], list[Tried]] = {}
     for t in found:
-        few = {attack: n for attack, n in made_on(t.source).items() if n}
+        few = {attack: n for attack, n in few_of(t.source).items() if n}
         sets.setdefault((comparable(t.source), str(sorted(few.items()))), []).append(t)
     return list(sets.values())
 

@@ -33,11 +33,9 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
         f"- policy: {config['policy']} (version {policy.version})",
         *provenance(info),
     ]
-    return "\n".join(
+    return with_front_matter(
+        front,
         [
-            "---",
-            yaml.safe_dump(front, sort_keys=False).strip(),
-            "---",
             f"# Safety reasoning data, made by {without_place(config['method'])}",
             "",
             "Prompts with a thought about safety and an answer. The prompts include harmful requests; the answers to those decline. "
@@ -64,6 +62,11 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
             "",
         ]
     )  # fmt: skip
+
+
+def with_front_matter(front: dict[str, Any], lines: Sequence[str]) -> str:
+    """A page as the hub reads it: `front` as YAML between rules, then the lines."""
+    return "\n".join(["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", *lines])
 
 
 def provenance(info: dict[str, Any]) -> list[str]:

@@ -147,7 +147,7 @@ def gather(
         **refused(models, heard, policy, used),
         **thinking(models, reference, policy, used),
         packages=info["packages"],
-        code=tuple(sorted({info["code"] for run in shown for info in _line(run.path, seen)})),
+        code=tuple(sorted({info["code"] for run in shown for info in _lineage(run.path, seen)})),
         hardware={k: str(v) for k, v in info["hardware"].items()},
         git=f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
         seconds=sum(seconds for _, seconds, _ in made)
@@ -260,11 +260,11 @@ def model_card(model: ModelRuns) -> tuple[ModelCard, float, Named | None]:
 def _seed(model: ModelRuns) -> int | None:
     """The seed of the training that a model is; None where it is none."""
     path = training_at(made_by(model.target), model.attacks[0].path)
-    found = _line(path, set()) if path else ()
+    found = _lineage(path, set()) if path else ()
     return next((i["seed"] for i in found if i["command"] == "train" and i["config"]["method"] != "merge"), None)
 
 
-def _line(path: Path, seen: set[Path]) -> Iterator[dict[str, Any]]:
+def _lineage(path: Path, seen: set[Path]) -> Iterator[dict[str, Any]]:
     """What is written of a run, and of every run that it was made from or asked: nearest first, and none that was `seen`."""
     if path.resolve() in seen or not (path / "run.json").exists():
         return
@@ -274,12 +274,12 @@ def _line(path: Path, seen: set[Path]) -> Iterator[dict[str, Any]]:
     config = info["config"]
     if info["command"] == "train":
         for data in filter(None, (config["data"], *config.get("match", ()))):
-            yield from _line(locate(data, path), seen)
+            yield from _lineage(locate(data, path), seen)
     behind = config["models"].values() if isinstance(config.get("models"), dict) else ()
     models = [m for m in (*config.values(), *behind) if isinstance(m, dict)]
     for name in (config.get("init"), config.get("model"), *(m.get(key) for m in models for key in ("name", "trained"))):
         if isinstance(name, str) and (trained := training_at(name, path)):
-            yield from _line(trained, seen)
+            yield from _lineage(trained, seen)
 
 
 def _data(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

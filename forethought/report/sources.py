@@ -210,7 +210,7 @@ def comparable(attack_run: Run) -> str:
     return digest(attack_run.info["inputs"]["prompts"], config["sampling"], config["samples"])
 
 
-def made_on(attack_run: Run) -> dict[str, int | None]:
+def few_of(attack_run: Run) -> dict[str, int | None]:
     """On how many prompts of a label each attack was made; None for all."""
     config = attack_run.info["config"]
     return {attack: config.get("few", {}).get(attack) for attack in config.get("attacks", ())}
@@ -218,8 +218,8 @@ def made_on(attack_run: Run) -> dict[str, int | None]:
 
 def check_few(one: Run, two: Run) -> None:
     """ForethoughtError where one attack was made on different numbers of prompts."""
-    there = made_on(two)
-    for attack, few in made_on(one).items():
+    there = few_of(two)
+    for attack, few in few_of(one).items():
         if there.get(attack, few) != few:
             raise ForethoughtError(
                 f"'{attack}' was made on {few or 'all'} prompts of a label in {one.path} and on {there[attack] or 'all'} in {two.path}: "

@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from forethought.data.card import provenance, without_place
+from forethought.data.card import provenance, with_front_matter, without_place
 from forethought.run import read_info
 
 CARD = "README.md"
@@ -46,11 +44,9 @@ def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None,
         else "A reply may open with a thought between `<think>` and `</think>`; the answer is what follows. A thought that never "
         "ends is no answer."
     )
-    return "\n".join(
+    return with_front_matter(
+        front,
         [
-            "---",
-            yaml.safe_dump(front, sort_keys=False).strip(),
-            "---",
             f"# {named}, trained with {method}",
             "",
             "The licence is that of the base model and of the data: set it above before you publish.",
