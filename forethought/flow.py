@@ -59,11 +59,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Rng:
-    """Ask for a random generator of this flow's own, seeded by (run seed, flow, prompt id, sample) and the number of its `stream`: that
-    of the next one, so that two parts of a flow do not draw alike. A part that is to draw the same whatever was drawn before it names its
-    stream. Sent back: random.Random."""
+    """Ask for a random generator of this flow's own, seeded by (run seed, flow, prompt id, sample) and how many the flow has had, so
+    that two parts of a flow do not draw alike. A part that is to draw the same whatever was drawn before it names its `stream`, which
+    then counts in place of the number. Sent back: random.Random."""
 
-    stream: int | None = None
+    stream: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,10 @@ class _Driver(Generic[T]):
     ) -> Reply | Logprobs | Found | AskFailed | random.Random | None:
         """What is known at once, or None where the flow has to wait for its reply."""
         if isinstance(question, Rng):
-            stream = live.generators if question.stream is None else question.stream
-            live.generators += question.stream is None
-            return generator_for(self.seed, live.job.drawn, *([str(stream)] if stream else []))
+            if question.stream is not None:
+                return generator_for(self.seed, live.job.drawn, question.stream)
+            before, live.generators = live.generators, live.generators + 1
+            return generator_for(self.seed, live.job.drawn, *([str(before)] if before else []))
         if not isinstance(question, Ask | Choose | Search):
             live.flow.close()
             raise TypeError(f"a flow yields Ask, Choose, Search or Rng, not {question!r}"[:180])

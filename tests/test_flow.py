@@ -185,15 +185,18 @@ def test_rng_depends_on_seed_and_key_only() -> None:
 def test_each_rng_of_a_flow_is_a_stream_of_its_own() -> None:
     def flow() -> Flow[object]:
         found = []
-        for ask in (Rng(), Rng(), Rng(), Rng(stream=0)):
+        for ask in (Rng(), Rng(), Rng(), Rng(stream="style"), Rng(stream="style")):
             rng = yield ask
             assert isinstance(rng, random.Random)
             found.append(rng.random())
         return tuple(found)
 
     first, again = (run([Job("a", flow)], echo(), seed=1)["a"].value for _ in range(2))
-    assert isinstance(first, tuple) and first == again and len(set(first)) == 3
-    assert first[3] == first[0] == generator_for(1, "a").random(), "the first depends on seed and key only"
+    assert isinstance(first, tuple) and first == again and len(set(first)) == 4
+    assert first[0] == generator_for(1, "a").random(), "the first depends on seed and key only"
+    assert first[3] == first[4] == generator_for(1, "a", "style").random(), (
+        "a named one on its name too, and not on what came before"
+    )
 
 
 def test_choose_goes_through_and_is_cached(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from forethought.run import Run
 from forethought.styles import EVOLUTION, SHOWN, chosen, pool, style, styles
 from forethought.styles.choose import choose, kmeans
 from forethought.styles.rewrite import fault_of, frame, instructions, rewrite
+from forethought.synth.common import plain_refusals
 
 BREAD = "How do I bake rye bread with {seeds} at home?"
 
@@ -103,6 +104,21 @@ def test_variants_share_thought_and_answer_and_methods_draw_the_same_styles(tmp_
             assert (e.reasoning, e.answer, e.intent) == (base.reasoning, base.answer, base.intent)
             assert e.prompt.base == base.prompt.id and e.prompt.goal == base.prompt.text != e.prompt.text
             assert e.prompt.style in EVOLUTION and e.prompt.label == base.prompt.label
+
+
+def test_the_style_of_a_variant_says_nothing_of_its_answer(tmp_path: Path) -> None:
+    prompts: list[Prompt] = [
+        make_prompt(f"How do I steal {n} loaves?", "harmful", "t", category="crime") for n in range(120)
+    ]
+    run = stages.synth(
+        tmp_path / "r", "refusal(variants=1)", prompts, load_policy("default"), ModelConfig(name="scripted:comply")
+    )
+    seen: dict[str, set[str]] = {}
+    for e in run.read("examples.jsonl", Example):
+        if e.prompt.style:
+            seen.setdefault(e.prompt.style, set()).add(e.answer)
+    assert len(seen) == len(EVOLUTION)
+    assert all(len(answers) > len(plain_refusals()) / 2 for answers in seen.values())
 
 
 def test_a_helper_that_refuses_costs_the_variant_only(tmp_path: Path) -> None:

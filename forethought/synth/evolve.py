@@ -29,7 +29,7 @@ def evolve(example: Example, n: int, how: Rewrite, demonstrations: str | None = 
     if not n:
         return made
     # Whatever a method has drawn before, all draw the same styles for the same prompt.
-    rng = yield Rng(stream=0)
+    rng = yield Rng(stream="style")
     assert isinstance(rng, random.Random)
     framed = how == "frame" or (how == "auto" and (yield from can_choose("helper")))
     if framed and demonstrations:
