@@ -84,7 +84,7 @@ Row = dict[str, str]
 
 
 def write(runs: Path) -> None:
-    """metrics.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, auroc.csv and line.csv. What has not been run,
+    """metrics.csv, again.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, auroc.csv and line.csv. What has not been run,
     whole, is left out."""
 
     def done(run: str, stage: str, target: str) -> bool:
@@ -100,6 +100,7 @@ def write(runs: Path) -> None:
 
     for name, run, targets in (
         ("metrics", "study", [target for _, target in trained(*MAIN)]),
+        ("again", "study-again", [target for _, target in trained(*MAIN)]),
         ("fresh", "study-fresh", [target for _, target in trained(*DRAWN)]),
         ("rest", "study-rest", [target for _, target in trained(*DRAWN)]),
         ("methods", "study-methods", [*WAYS, *ABLATIONS]),
@@ -116,8 +117,9 @@ def write(runs: Path) -> None:
                 call("report", *made, "--reference", "refusal", "--redact", "--out", f"{folder}/report.html")
                 shutil.copy(f"{folder}/report.metrics.csv", HERE / f"{name}.csv")
     rows = []
-    if beside := scored("study", *trained("refusal", *(name for name in MAIN if name != "refusal"))):
-        rows += auroc("study", beside)
+    for name, run in (("study", "study"), ("again", "study-again")):
+        if beside := scored(run, *trained("refusal", *(name for name in MAIN if name != "refusal"))):
+            rows += auroc(name, beside)
     for draw, (_, homes) in DRAWS.items():
         found = {name: [one for home in homes for one in scored(home, *trained(name))] for name in DRAWN}
         whole = [name for name in DRAWN if len(found[name]) == len(homes) * len(MAIN[name][1])]
@@ -201,6 +203,8 @@ def ablation_set(method: str, at_answer: bool) -> str:
 def auroc(name: str, scored: list[str], without: list[str] = LEFT_OUT["fourteen"]) -> list[Row]:
     """The rows that `forethought analyze auroc` writes, told apart by `set`. The over-refusal is refusal training's own: it
     refuses 26% of benign requests under attack."""
+    if not scored:
+        return []
     target = HERE / "one.csv"
     fewer = ("--without", ",".join(without)) if without else ()
     call("analyze", "auroc", *scored, "--fpr", "0.26", *fewer, "--csv", str(target))
@@ -554,6 +558,7 @@ def main() -> None:
         paired(),
         by_attack(),
         overall(MAIN, "metrics", "study"),
+        overall(MAIN, "again", "again"),
         draws("first", "second", "rest"),
         overall(WAYS, "methods", "methods"),
         ablations(),
