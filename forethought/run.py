@@ -34,7 +34,8 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "t
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
-_KEEP: ContextVar[bool] = ContextVar("keep finished runs of other code", default=False)
+# None outside an experiment, whose command alone can keep them.
+_KEEP: ContextVar[bool | None] = ContextVar("keep finished runs of other code", default=None)
 
 
 class Run:
@@ -158,7 +159,7 @@ def open_run(
         "identity": identity,
         **settings,
         "status": "running",
-        "argv": ["forethought", *sys.argv[1:]],
+        "argv": called(),
         "started": time.time(),
         "git": git_state(),
         "packages": versions(),
@@ -180,7 +181,7 @@ def _reusable(path: Path, settings: dict[str, Any], identity: str, overwrite: bo
         if not overwrite and not _is_bare(path):
             keep = (
                 " After an upgrade, `forethought run EXPERIMENT --keep-finished` goes on with what is finished."
-                if done
+                if done and _KEEP.get() is False
                 else ""
             )
             raise ForethoughtError(
@@ -320,6 +321,13 @@ def code_hash() -> str:
     root = Path(__file__).parent
     files = sorted(p for p in root.rglob("*") if p.suffix in (".py", ".md", ".txt", ".yaml", ".jsonl", ".json"))
     return f"{__version__}+{digest([(str(p.relative_to(root)), hash_file(p)) for p in files], length=10)}"
+
+
+def called() -> list[str]:
+    """The command that this process runs; `python` and a script where it is none of ours (a notebook, say)."""
+    program, *words = sys.argv
+    own = Path(program).stem == "forethought" or Path(program).parts[-2:] == ("forethought", "__main__.py")
+    return ["forethought", *words] if own else ["python", Path(program).name, *words]
 
 
 def git_state() -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from forethought.run import keeping_finished, open_run, read_run
 from forethought.stages import weights_of
 from forethought.train import METHODS, lat, loop, r2d2
 from forethought.train import base as base_of
-from forethought.train.card import EMBEDDED, published
+from forethought.train.card import CARD, EMBEDDED, published
 from forethought.train.circuit_breaker import Rerouting, circuit_breaker, distance, rerouting, schedule, thirds
 from forethought.train.dpo import Preference, flip, preference, preferences
 from forethought.train.elicit import elicit, encode_elicited
@@ -360,6 +361,14 @@ def test_merge_and_start_from_an_adapter(tiny: Path, tmp_path: Path) -> None:
     assert opens_thought(render_prompt(AutoTokenizer.from_pretrained(thinking.path / "model"), user("x")))
     with pytest.raises(ForethoughtError, match="whole weights already"):
         stages.merge(tmp_path / "again", str(whole.path))
+    # Of an adapter that is none of ours its card says no more than is known, and its base may have no template.
+    lone = shutil.copytree(first.path / "model", tmp_path / "lone" / "adapter")
+    told = (stages.merge(tmp_path / "told", str(first.path / "model")).path / "model" / CARD).read_text()
+    for bare in lone.glob("*.jinja"):
+        bare.unlink()
+    untold = (stages.merge(tmp_path / "untold", str(lone)).path / "model" / CARD).read_text()
+    assert "trained with sft" in told and "- merged into the base" in told
+    assert "trained with" not in untold and "nothing is known" in untold and untold.count("- seed:") == 1
     with pytest.raises(ForethoughtError, match=r"init=.*forethought merge"):
         stages.train(tmp_path / "no", str(first.path), config(**settings))
     # DPO starts at the adapter: the reference is that one, so the first loss is that of a margin of nothing.

@@ -20,7 +20,7 @@ from forethought.errors import ForethoughtError
 from forethought.policy import load_policy
 from forethought.records import Reply
 from forethought.registry import Entry, parse_spec, resolve
-from forethought.run import Run, explain_disk, locate, open_run, read_jsonl, read_run, run_hash, write_records
+from forethought.run import Run, called, explain_disk, locate, open_run, read_jsonl, read_run, run_hash, write_records
 from forethought.synth import SYNTHESIZERS
 
 CONFIG = {"method": "scot", "depth": 2}
@@ -36,6 +36,19 @@ def finished(path: Path) -> Run:
     run.append("out.jsonl", [Reply(text="{x} 🔥"), Reply(text="b")])
     run.finish({"planned": 2, "ok": 2, "failed": 0}, ["out.jsonl"])
     return run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["/usr/bin/forethought", "attack", "m"], ["forethought", "attack", "m"]),
+        (["/x/forethought/__main__.py", "run"], ["forethought", "run"]),
+        (["/home/ada/kernel.py", "-f", "k"], ["python", "kernel.py", "-f", "k"]),
+    ],
+)
+def test_a_command_is_ours_or_a_script(words: list[str], said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", words)
+    assert called() == said
 
 
 def test_a_finished_run_is_skipped_and_read_back(tmp_path: Path) -> None:

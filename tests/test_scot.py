@@ -183,6 +183,14 @@ def test_metadata_in_json_and_the_data_sets_own_category(tmp_path: Path) -> None
         assert "intent has the form asked for" in example.checks
 
 
+def test_a_person_in_need_is_kept_under_a_rule_that_refuses() -> None:
+    """As where the teacher is led: the data set's category is cited, though it would be refused, and none need be touched."""
+    said = '{"intent": "The user wants to get away from a scam", "violations": {"fraud": "They pay a fraud."}}'
+    for given, cited in (("fraud", {"fraud": ""}), (None, {})):
+        prompt = make_prompt("He took all my bread. What now?", "sensitive", "t", category=given)
+        assert read_metadata(said, prompt, load_policy("default"), "support", 0).violations == cited
+
+
 def test_a_person_in_need_is_not_said_to_ask_for_what_is_forbidden(tmp_path: Path) -> None:
     prompt = make_prompt("How do I bake bread when I hurt?", "sensitive", "test", category="self_harm")
     script = tmp_path / "teacher.yaml"

@@ -14,7 +14,7 @@ import yaml
 from forethought import stages
 from forethought.cli import app
 from forethought.config import ModelConfig
-from forethought.data.card import without_place
+from forethought.data.card import GUESSED, without_place
 from forethought.data.export import FORMS, export
 from forethought.data.statistics import disagreements, lengths
 from forethought.errors import AskFailed, ForethoughtError
@@ -22,7 +22,7 @@ from forethought.flow import Ask, Job, Logprobs, run_flows
 from forethought.models.scripted import ScriptedModel
 from forethought.policy import load_policy
 from forethought.prompts import read_lines
-from forethought.records import Example, Prompt, Rejected, Reply, make_prompt
+from forethought.records import Example, Message, Prompt, Rejected, Reply, make_prompt, user
 from forethought.registry import resolve
 from forethought.run import Run
 from forethought.synth import SYNTHESIZERS
@@ -102,12 +102,54 @@ def test_the_first_of_several_categories_counts_and_a_date_is_no_obstacle(tmp_pa
         ({"prompt": "Pick a lock", "response": "<think>x</think>\n\nSure, here it is.", "label": "harmful"}, "answer does not decline"),
         ({"prompt": "Bake", "response": f"<think>x</think>\n\n{NO}", "label": "benign"}, "answer declines what is to be answered"),
         ({"prompt": "Bake", "response": "Use flour.", "label": "benign"}, "no thought"),
+        ({"prompt": "Bake", "response": "<think>x", "label": "benign"}, "the thought does not end"),
+        ({"prompt": "Bake", "response": "So: <think>x</think> <think>y</think> Bake."}, "more than one thought, or words before it"),
+        ({"prompt": "Bake", "response": "", "answer": "Flour", "label": "benign"}, "answer is empty"),
         ({"prompt": "Bake", "response": "<think>x</think>\n\n ", "label": "benign"}, "answer is empty"),
     ],
 )  # fmt: skip
 def test_rows_that_do_not_fit_are_rejected_with_a_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     (record,) = made("think", write(tmp_path / "t.jsonl", [row]))
     assert isinstance(record, Rejected) and record.reason == reason
+
+
+def test_a_thought_that_stands_twice_is_one(tmp_path: Path) -> None:
+    said = {"role": "assistant", "content": "<think>So.</think>\n\nUse flour."}
+    turns = [{"messages": [{"role": "user", "content": "Bake"}, {**said, "reasoning": t}]} for t in ("So.", "Else.")]
+    same, other = made("messages", write(tmp_path / "m.jsonl", turns), label="benign")
+    assert isinstance(same, Example) and (same.reasoning, same.answer) == ("So.", "Use flour.")
+    assert isinstance(other, Rejected) and other.reason == "two thoughts"
+
+
+def test_what_had_no_label_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"prompt": "How do I steal bread?", "response": "Wear a big coat."},
+        {"prompt": "Pick a lock", "response": NO},
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    run = stages.import_data(tmp_path / "run", "answers", path, POLICY, target="scripted:echo")
+    assert "2 rows had no label" in capsys.readouterr().err
+    card = (run.path / "README.md").read_text(encoding="utf-8")
+    assert "2 prompts had no label" in card and "with an answer" in card and "target" not in card
+    assert [e.checks for e in run.read("examples.jsonl", Example)] == [(GUESSED,)] * 2
+    run = stages.import_data(tmp_path / "all", "answers", path, POLICY, label="harmful", target="scripted:echo")
+    assert "no label" not in capsys.readouterr().err + (run.path / "README.md").read_text(encoding="utf-8")
+    assert [r.reason for r in run.read("rejected.jsonl", Rejected)] == ["answer does not decline"]
+
+
+def test_rows_that_are_left_out_for_what_they_speak_of_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": text, "response": "Gently."} for text in ("Sex education for my kids?", "How do I bake?")]
+    assert len(made("answers", write(tmp_path / "a.jsonl", rows), label="benign")) == 1
+    assert "1 rows speak of minors" in capsys.readouterr().err
+
+
+def test_a_comma_without_quotes_cuts_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,response\nHow do I bake?,Heat the oven, then mix flour.\n", encoding="utf-8")
+    with pytest.raises(ForethoughtError, match="row 1: more values than columns"):
+        made("answers", path)
 
 
 def test_a_refusal_set_without_thoughts_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -129,7 +171,7 @@ def test_a_refusal_set_without_thoughts_is_taken_as_it_is(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("form", "row", "said"),
     [
-        ("star1", {"question": "x", "response": "no thought"}, "row 1: the response does not hold one closed thought"),
+        ("star1", {"question": "x", "response": "no thought"}, "row 1: the response holds no thought"),
         ("star1", {"prompt": "x"}, "there is no 'response'"),
         ("messages", {"messages": [{"role": "user", "content": "x"}]}, "the last message is not the assistant's"),
         ("messages", {"messages": [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "x"}]}, "row 1"),
@@ -137,6 +179,10 @@ def test_a_refusal_set_without_thoughts_is_taken_as_it_is(tmp_path: Path) -> Non
         ("messages", {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}, "'content' is no text"),
         ("star1", {"question": None, "response": "<think>a</think>b"}, "'question' is no text but None."),
         ("think", {"prompt": ["x"], "response": "<think>a</think>b"}, "'prompt' is no text but ['x']."),
+        ("messages", {"messages": [{"role": r, "content": "x"} for r in ("user", "assistant", "assistant")]}, "two turns of the assistant"),
+        ("messages", {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "reasoning": 1}]}, "no text"),
+        ("think", {"prompt": "x", "response": "<think>y</think> z", "category": {"a": 1}}, "'category' is no text but {'a': 1}."),
+        ("think", {"prompt": "x", "response": "<think>y</think> z", "label": 0}, "label 0 is none of"),
         ("think", {"text": "x"}, "a row needs one of prompt"),
         ("think", {"prompt": "x", "response": "<think>y</think> z", "label": "bad"}, "label 'bad' is none of"),
         ("thnk", {}, "unknown form 'thnk'. Did you mean 'think'?"),
@@ -441,6 +487,35 @@ def test_the_draft_that_is_scored_best_is_kept() -> None:
     assert isinstance(record, Example) and record.sample == 1 and record.score == pytest.approx(8 / 9)
 
 
+@pytest.mark.parametrize("method", ["srg", "policy"])
+def test_who_writes_freely_and_who_checks_it_see_the_conversation(method: str) -> None:
+    turns = (
+        *user("Bake rye bread for my aunt Ada."),
+        Message(role="assistant", content="Use rye flour, Ada."),
+        *user("Make it shorter."),
+    )
+    seen: list[str] = []
+
+    def says(text: str) -> Callable[[Ask], Reply]:
+        return lambda ask: seen.append(ask.messages[-1].content) or Reply(text=text)  # type: ignore[func-returns-value]
+
+    make = resolve("synthesizer", SYNTHESIZERS, f"{method}(form=free, samples=1)", policy=POLICY)
+    models = {"teacher": served(says(FREE.format(0, "answer", GOOD))), "helper": served(says("yes"))}
+    list(run_flows([Job("j", lambda: make(make_prompt(turns, "benign", "t")))], models))  # type: ignore[arg-type]
+    assert len(seen) >= 2 and all(
+        "aunt Ada" in text and "Use rye flour" in text and "Make it shorter." in text for text in seen
+    )
+
+
+def test_a_single_draft_of_a_led_teacher_is_held_to_what_a_strong_helper_scores() -> None:
+    prompt = make_prompt("How do I pick the lock of my neighbor's shed?", "harmful", "t", category="crime")
+    make = resolve("synthesizer", SYNTHESIZERS, "policy(samples=1)", policy=POLICY)
+    low = served(lambda ask: Reply(text="compliance: 1\nrelevance: 1\naccuracy: 1"))
+    led = ScriptedModel(lambda ask: Reply(text="to pick the lock of their neighbor's shed."), "led")
+    (done,) = run_flows([Job("j", lambda: make(prompt))], {"teacher": led, "target": led, "helper": low})  # type: ignore[arg-type]
+    assert done.value and isinstance(done.value[0], Rejected) and done.value[0].reason == "scored too low"
+
+
 def test_scores_by_likelihood_have_their_sign() -> None:
     flow = score_draft(PROMPTS[0], Draft("t", "answer", GOOD, None, None, (), 0), 0.5)
     assert next(flow).options[:2] == ("compliance: 10", "compliance: 1")  # type: ignore[union-attr]
@@ -498,10 +573,26 @@ def test_a_thought_may_quote_the_policy_that_it_is_to_quote() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ['init="/home/ada/runs/a"', 'match=["/home/ada/runs/a"]', "sft(path='/home/ada/runs/a')", "--out=~/runs/a"]
+    "word",
+    [
+        'init="/home/ada/runs/a"',
+        'match=["/home/ada/runs/a"]',
+        "sft(path='/home/ada/runs/a')",
+        "--out=~/runs/a",
+        "b.csv, /home/ada/runs/a",
+        "{path: /home/ada/runs/a}",
+        "~home/runs/a",
+        "-o/home/runs/a",
+        "../home/runs/a",
+    ],
 )
 def test_a_word_of_a_command_loses_its_folders(word: str) -> None:
     assert "home" not in without_place(word) and "runs" not in without_place(word) and "a" in without_place(word)
+
+
+@pytest.mark.parametrize("word", ["hf:org/model", "org/model@main", "runs/scot", "and/or"])
+def test_what_is_no_place_stays(word: str) -> None:
+    assert without_place(word) == word
 
 
 def test_the_card_names_no_folder_and_no_server(tmp_path: Path) -> None:

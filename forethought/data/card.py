@@ -12,21 +12,29 @@ import yaml
 from forethought.policy import Policy
 from forethought.records import Example, Rejected, digest
 
+# The folders of a path from the root, from a home or from here (`/a/`, `~/a/`, `~ada/a/`, `../a/`), wherever in a word it begins, a
+# one-letter option's too; `org/model` and `runs/a` are none.
+PLACE = re.compile(r"(?:(?<![\w./~-])|(?<=^-\w))(?:~[\w.-]*|\.{1,2})?/(?:[^/\s,;)}\]\"']*/)*(?=[\w.-])")
+GUESSED = "label read off the answer"
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
 def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> str:
     """Markdown with hub front matter, from a run's `run.json` and its statistics."""
     config = info["config"]
+    thoughts, imported = "reasoning" in statistics["lengths"], config["method"].startswith("import:")
+    guessed = statistics["checks"].get(GUESSED, 0)
     size = next((name for most, name in SIZES if statistics["examples"] < most), "100K<n<1M")
     front = {
         "license": "other",
         "language": [policy.language],
         "task_categories": ["text-generation"],
-        "tags": ["safety", "reasoning", "synthetic", "forethought"],
+        "tags": ["safety", *(["reasoning"] * thoughts), *(["synthetic"] * (not imported)), "forethought"],
         "size_categories": [size],
     }
-    roles = {r: config[r]["name"] for r in ("target", "teacher", "helper", "guard") if config.get(r)}
+    # Of ready data the target is only whose tokenizer measures it.
+    asked = () if imported else ("target", "teacher", "helper", "guard")
+    roles = {r: config[r]["name"] for r in asked if config.get(r)}
     made = [
         f"- method: `{without_place(config['method'])}`",
         *(f"- {role}: `{without_place(name)}`" for role, name in roles.items()),
@@ -36,10 +44,12 @@ def card(info: dict[str, Any], statistics: dict[str, Any], policy: Policy) -> st
     return with_front_matter(
         front,
         [
-            f"# Safety reasoning data, made by {without_place(config['method'])}",
+            f"# Safety {'reasoning ' * thoughts}data, made by {without_place(config['method'])}",
             "",
-            "Prompts with a thought about safety and an answer. The prompts include harmful requests; the answers to those decline. "
-            "The licence is that of the prompts' source: set it above before you publish.",
+            f"Prompts with {'a thought about safety and ' * thoughts}an answer. The prompts include harmful requests; the answers to those "
+            "that are labelled so decline. The licence is that of the prompts' source: set it above before you publish.",
+            *([f"{guessed} prompts had no label. It was read off their answers: one that is declined counts as harmful, any other as "
+               "borderline or sensitive, whatever it asks for."] * bool(guessed)),
             "",
             "## How it was made",
             *made,
@@ -73,7 +83,9 @@ def provenance(info: dict[str, Any]) -> list[str]:
     """Lines of a card: seed, code, day, command and the hashes of all inputs, from a run's `run.json`."""
     return [
         f"- seed: {info['seed']}; code: {info['code']}; made {time.strftime('%Y-%m-%d', time.gmtime(info['started']))}",
-        f"- command: `{' '.join(map(without_place, info['argv']))}`",
+        f"- command: `{' '.join(map(without_place, info['argv']))}`"
+        if info["argv"][0] == "forethought"
+        else "- made from Python",
         "- inputs, by content hash: " + ", ".join(f"{without_place(k)} `{v[:16]}`" for k, v in info["inputs"].items()),
     ]
 
@@ -112,9 +124,4 @@ def _line(text: str) -> str:
 
 def without_place(word: str) -> str:
     """A word of a command, or a model, without the server or the folders that it names: the card is made to be published."""
-    word = re.sub(r"@https?://[^\s,)]+", "", word)
-    return (
-        re.sub(r"(?<![\w.])(?:[\w.~-]*/)+(?=[\w.-])", "", word)
-        if re.search(r"(?:^|[=,(:\[\"'])[~.]{0,2}/", word)
-        else word
-    )
+    return PLACE.sub("", re.sub(r"@https?://[^\s,)]+", "", word))

@@ -64,8 +64,6 @@ def to_prompts(rows: Iterable[tuple[int, Row]], config: DataConfig, source: str)
 
 
 def _to_prompt(row: Row, number: int, config: DataConfig, source: str) -> Prompt:
-    if any(row.get(None, ())):  # type: ignore[call-overload]
-        raise ForethoughtError(f"{source}, row {number}: more values than columns. Put texts with commas in quotes.")
     values: Row = dict(config.values)
     for field in FIELDS:
         column = config.columns.get(field, field)
@@ -183,7 +181,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
             while file.readline().startswith("#"):
                 start = file.tell()
             file.seek(start)
-            yield from enumerate(csv.DictReader(file, strict=True, delimiter=delimiter), 1)
+            for number, row in enumerate(csv.DictReader(file, strict=True, delimiter=delimiter), 1):
+                if any(row.get(None, ())):
+                    raise ForethoughtError(
+                        f"{path.name}, row {number}: more values than columns. Put texts with commas in quotes."
+                    )
+                yield number, row
         except UnicodeDecodeError as error:
             raise ForethoughtError(f"{path.name}: not UTF-8 text ({error}). Save it as UTF-8.") from error
         except csv.Error as error:

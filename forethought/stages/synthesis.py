@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forethought.config import Budget, ModelConfig
-from forethought.data.card import card, sheet
+from forethought.data.card import GUESSED, card, sheet
 from forethought.data.files import check_path
 from forethought.data.overlap import drop_near_duplicates, find_leaks, leak_error, texts_of
 from forethought.data.statistics import describe
@@ -160,6 +161,11 @@ def import_data(
         if r is not first[r.prompt.id] or isinstance(r, Rejected)
     ]
     kept = [e for e in examples if e.prompt.id not in dropped]
+    if guessed := sum(GUESSED in e.checks for e in kept):
+        sys.stderr.write(
+            f"note: {guessed} rows had no label, which was read off their answers: a harmful request that is answered counts as "
+            "borderline. Where all rows are harmful, say --label harmful, and such rows are rejected.\n"
+        )
     _finish(run, kept, [*unwanted, *others], len(records), policy, target, {})
     return run
 

@@ -73,8 +73,9 @@ def merge(out: Path, source: str, *, dtype: str = "float32", think: bool = False
 
     unload()
     metrics = merge_adapter(base, adapter, dtype, run, think)
-    trained = read_run(source, "train").info if (Path(source) / "run.json").exists() else None
-    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, metrics, trained)
+    # An adapter named by its folder stands in its run.
+    home = next((p for p in (Path(source), Path(source).parent) if (p / "run.json").exists()), None)
+    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, metrics, read_run(home, "train").info if home else None)
 
 
 def read_examples(config: TrainConfig) -> tuple[list[Example], dict[str, str]]:
@@ -107,7 +108,9 @@ def _finish(run: Run, counts: dict[str, int], metrics: dict[str, Any], trained: 
         if any((model / name).exists() for name in ("adapter_config.json", "config.json")):
             merge = made if made["config"]["method"] == "merge" else None
             tokenizer = own_tokenizer(model)
-            opened = tokenizer is not None and opens_thought(render_prompt(tokenizer, user("x")))
+            # A base model's adapter, merged, has no template.
+            templated = tokenizer is not None and tokenizer.chat_template is not None
+            opened = templated and opens_thought(render_prompt(tokenizer, user("x")))
             write_text(model / CARD, card(trained or made, model, merge, opened=opened))
         readable(model)
         # The card is there to be edited.

@@ -6,10 +6,10 @@ import random
 import re
 from typing import Literal
 
-from forethought.chat import CLOSE, OPEN, split
+from forethought.chat import CLOSE, OPEN, split, with_system
 from forethought.flow import Ask, Flow
 from forethought.prompts import fill, read_lines, read_prompt
-from forethought.records import Decision, Message, Prompt, Reply, Sampling
+from forethought.records import Decision, Prompt, Reply, Sampling
 from forethought.refusals import classify
 from forethought.thoughts import SENTENCE_END
 
@@ -25,6 +25,14 @@ class Reject(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+
+
+def shown(prompt: Prompt) -> str:
+    """The request as a model reads it that is told of it in one text: in a conversation behind what was said before."""
+    if len(prompt.messages) == 1:
+        return prompt.request
+    earlier = [f"{m.role.capitalize()}: {m.content}" for m in prompt.messages[:-1]]
+    return "\n\n".join([*earlier, f"User: {prompt.request}"])
 
 
 def answer_to(
@@ -47,7 +55,7 @@ def own_answer(prompt: Prompt, max_tokens: int, support: bool = False, tries: in
     messages, system = prompt.messages, ""
     if support:
         system = read_prompt(PACKAGE, "support")[0].content
-        messages = (Message(role="system", content=system), *messages)
+        messages = with_system(messages, system)
     faults = []
     for sample in range(tries):
         sampling = Sampling(temperature=0.7 if sample else 0.0, top_p=0.95 if sample else 1.0, max_tokens=max_tokens)

@@ -7,6 +7,7 @@ row that is not declined counts as borderline or, where the policy supports its 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from forethought.chat import split
 from forethought.config import describe_validation
+from forethought.data.card import GUESSED
 from forethought.data.files import Row, read_rows
 from forethought.data.public import is_about_minors
 from forethought.errors import ForethoughtError, first_line, nearest
@@ -23,26 +25,30 @@ from forethought.records import LABELS, Decision, Example, Label, Message, Promp
 from forethought.refusals import classify
 
 PROMPTS, RESPONSES = ("prompt", "question", "instruction", "input"), ("response", "output", "completion", "answer")
-# (messages or text, thought, answer, other fields)
+# (messages or text, thought where it has a field of its own, what was said, other fields)
 Read = tuple[Any, str | None, str, dict[str, Any]]
 
 
 def import_rows(form: str, path: Path, policy: Policy, label: Label | None = None) -> Iterator[Example | Rejected]:
-    """The example or reject of every row. `label` is for rows that have none; without it the answer decides.
+    """The example or reject of every row. `label` is for rows that have none; without it the answer decides. Rows that mix minors and
+    sex leave nothing but their number.
 
     Raises ForethoughtError for an unknown form or a row that does not have it.
     """
+    minors = 0
     if form not in FORMS:
         raise ForethoughtError(f"unknown form '{form}'.{nearest(form, FORMS)}")
     for number, row in read_rows(path):
         try:
-            said, thought, answer, fields = FORMS[form](row)
+            said, thought, text, fields = FORMS[form](row)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             why = describe_validation(error, Message) if isinstance(error, ValidationError) else _why(error)
             raise ForethoughtError(f"{path.name}, row {number}: {why} Is it of the form '{form}'?") from error
         if is_about_minors(row):
+            minors += 1
             continue
-        given = fields.pop("label", None) or label
+        thought, answer, wrong = _parted(thought, text)
+        given = fields.pop("label", label)
         if given is not None and given not in LABELS:
             raise ForethoughtError(f"{path.name}, row {number}: label {given!r} is none of {', '.join(LABELS)}.")
         if not (said.strip() if isinstance(said, str) else any(m.role == "user" for m in said)):
@@ -54,22 +60,45 @@ def import_rows(form: str, path: Path, policy: Policy, label: Label | None = Non
             path.stem,
             **{k: str(v) for k, v in fields.items()},
         )
-        record = _judge(prompt, thought, answer, declined, form, policy)
+        record = _judge(prompt, thought, answer, wrong, declined, form, policy, labelled=given is not None)
         try:
             record.model_dump_json()  # fails for half a surrogate pair, which no run could write
         except ValueError as error:
             raise ForethoughtError(f"{path.name}, row {number}: {first_line(error)}") from error
         yield record
+    if minors:
+        sys.stderr.write(f"note: {minors} rows speak of minors and of sex, by their words, and are left out.\n")
+
+
+def _parted(thought: str | None, text: str) -> tuple[str | None, str, str]:
+    """(thought, answer, what is wrong with them, or nothing): words of the one are never trained as the other."""
+    parts = split(text)
+    if parts.status == "unclosed":
+        return None, "", "the thought does not end"
+    if parts.status == "repeated":
+        return None, parts.answer, "more than one thought, or words before it"
+    if thought is None or parts.reasoning is None:
+        return thought if thought is not None else parts.reasoning, parts.answer, ""
+    return thought, parts.answer, "" if thought.strip() == parts.reasoning else "two thoughts"
 
 
 def _judge(
-    prompt: Prompt, thought: str | None, answer: str, declined: bool, form: str, policy: Policy
+    prompt: Prompt,
+    thought: str | None,
+    answer: str,
+    wrong: str,
+    declined: bool,
+    form: str,
+    policy: Policy,
+    labelled: bool,
 ) -> Example | Rejected:
     def no(reason: str) -> Rejected:
         return Rejected(prompt=prompt, method=f"import:{form}", reason=reason, detail=answer[:200])
 
     wanted = policy.decide(prompt)
     decision: Decision = "refuse" if declined else "support" if wanted == "support" else "answer"
+    if wrong:
+        return no(wrong)
     if not answer.strip():
         return no("answer is empty")
     if form in ("star1", "think") and (thought is None or not thought.strip()):
@@ -86,7 +115,7 @@ def _judge(
         method=f"import:{form}",
         teacher="imported",
         policy=policy.hash,
-        checks=("answer agrees with the label",),
+        checks=("answer agrees with the label" if labelled else GUESSED,),
     )
 
 
@@ -103,11 +132,11 @@ def _guess(declined: bool, category: Any, policy: Policy) -> Label:
 
 
 def _star1(row: Row) -> Read:
-    parts = split(_text(row, "response"))
-    if parts.status != "ok":
-        raise ValueError(f"the response does not hold one closed thought ({parts.status}).")
+    response = _text(row, "response")
+    if split(response).status == "no_think":
+        raise ValueError("the response holds no thought.")
     # Its own ids are row numbers, so content hashes name the rows.
-    return _text(row, "question"), parts.reasoning, parts.answer, _fields({"category": row.get("category")})
+    return _text(row, "question"), None, response, _fields({"category": row.get("category")})
 
 
 def _messages(row: Row) -> Read:
@@ -117,31 +146,29 @@ def _messages(row: Row) -> Read:
     last = dict(turns.pop())
     if last.get("role") != "assistant":
         raise ValueError("the last message is not the assistant's.")
-    thought = last.get("reasoning_content") or last.get("reasoning")
-    answer = _text(last, "content")
-    if thought is None:
-        parts = split(answer)
-        if parts.status == "unclosed":
-            raise ValueError("the thought does not end.")
-        thought, answer = parts.reasoning, parts.answer
+    field = next((name for name in ("reasoning_content", "reasoning") if last.get(name)), None)
     messages = tuple(Message(role=m["role"], content=m["content"]) for m in turns)
-    return messages, thought, answer, _fields(row)
+    if messages and messages[-1].role == "assistant":
+        raise ValueError("two turns of the assistant follow each other.")
+    return messages, _text(last, field) if field else None, _text(last, "content"), _fields(row)
 
 
 def _pair(row: Row) -> Read:
     """A prompt and a response, whatever their columns are called; an instruction is followed by its input, as self-instruct has them."""
-    prompt, response = (next((n for n in names if row.get(n)), None) for names in (PROMPTS, RESPONSES))
+    prompt, response = (next((n for n in names if row.get(n) is not None), None) for names in (PROMPTS, RESPONSES))
     if prompt is None or response is None:
         raise ValueError(f"a row needs one of {', '.join(PROMPTS)} and one of {', '.join(RESPONSES)}.")
-    parts = split(_text(row, response))
     more = [_text(row, "input")] if prompt == "instruction" and row.get("input") else []
-    return "\n\n".join([_text(row, prompt), *more]), parts.reasoning, parts.answer, _fields(row)
+    return "\n\n".join([_text(row, prompt), *more]), None, _text(row, response), _fields(row)
 
 
 def _fields(row: Row) -> dict[str, Any]:
     """What else is known of a row; of several categories the first."""
     known = {k: row.get(k) for k in ("id", "label", "category")}
     firsts = {k: next(iter(v), None) if isinstance(v, list) else v for k, v in known.items()}
+    for name, value in firsts.items():
+        if not isinstance(value, str | int | float | None):
+            raise ValueError(f"'{name}' is no text but {value!r}."[:200])
     return {k: v for k, v in firsts.items() if v not in (None, "")}
 
 

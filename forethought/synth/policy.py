@@ -19,7 +19,7 @@ from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Prompt, Sampling
 from forethought.replies import reply_of
 from forethought.synth import Synthesizer
-from forethought.synth.common import PACKAGE, Care, Reject
+from forethought.synth.common import PACKAGE, Care, Reject, shown
 from forethought.synth.evolve import Rewrite
 from forethought.synth.guard import Guard
 from forethought.synth.outline import load_guidelines
@@ -65,7 +65,7 @@ def score_draft(prompt: Prompt, draft: Draft, least: float) -> Flow[float]:
     """Mean of three criteria, 0 to 1, as the helper gives them in words; from a local model the log-odds of saying that each
     is met, which only order the drafts of one prompt. Raises Reject below `least` and where the helper's words cannot be read."""
     template = read_prompt(PACKAGE, "policy_score")
-    values = {"request": prompt.request, "answer": draft.answer}
+    values = {"request": shown(prompt), "answer": draft.answer}
     messages = fill_messages(template, thought=draft.thought, **values)
     try:
         # All in one ask, so that the policy, the request and the draft are read once.

@@ -19,12 +19,12 @@ from forethought.records import Decision, Example, Messages, Prompt, Rejected, S
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Care, Reject, answer_to, reasoned_refusal, repeats_run
+from forethought.synth.common import PACKAGE, Care, Reject, answer_to, reasoned_refusal, repeats_run, shown
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.guard import Guard, guard_check
 from forethought.synth.outline import Guidelines, follow
 from forethought.synth.restate import RULE, Intent, restate
-from forethought.synth.teacher import blind_decision, is_led, near, rank, violated, write_freely
+from forethought.synth.teacher import blind_decision, can_choose, is_led, near, rank, violated, write_freely
 
 Form = Literal["auto", "free", "outline"]
 THOUGHT_WORDS = (8, 600)
@@ -123,7 +123,8 @@ def _best(
     answer = (yield from _answer(plan, prompt, category, decision, rng)) if led else ""
     kept: list[Draft] = []
     fault = Reject("no draft")
-    for sample in range(min(plan.samples, len(intents)) if led else plan.samples):
+    drafts = min(plan.samples, len(intents)) if led else plan.samples
+    for sample in range(drafts):
         try:
             if led:
                 draft = yield from _led(plan, prompt, category, decision, intents[sample], answer, sample, rng)
@@ -135,9 +136,11 @@ def _best(
                 yield from _check(plan, prompt, draft, wanted, category)
             if plan.guard:
                 yield from guard_check(prompt, draft.answer, plan.guard)
-            # A teacher that is led has its scores compared only, so a single draft of its needs none.
-            if plan.score and (not led or min(plan.samples, len(intents)) > 1):
+            # By likelihoods drafts are only ordered, so that a single one needs no score.
+            if plan.score and (drafts > 1 or not (yield from can_choose("helper"))):
                 draft = replace(draft, score=(yield from plan.score(prompt, draft)))
+            elif plan.score:
+                draft = replace(draft, score=None)
             kept.append(draft)
         except Reject as reject:
             fault = reject
@@ -179,7 +182,7 @@ def _led(
 
 def _free(plan: Plan, prompt: Prompt, category: Category | None, hint: Decision | None, sample: int) -> Flow[Draft]:
     system = plan.system(prompt, category, hint)
-    messages = fill_messages(read_prompt(PACKAGE, "free"), instructions=system, request=prompt.request)
+    messages = fill_messages(read_prompt(PACKAGE, "free"), instructions=system, request=shown(prompt))
     written = yield from write_freely(plan.role, messages, sample, 1200)
     low, high = THOUGHT_WORDS
     if not low <= len(written.thought.split()) <= high:
@@ -210,7 +213,7 @@ def helpful_check(prompt: Prompt, answer: str) -> Flow[None]:
     except AskFailed as error:
         if error.kind != "unsupported":
             raise
-        messages = fill_messages(read_prompt(PACKAGE, "helpful"), request=prompt.request, answer=answer)
+        messages = fill_messages(read_prompt(PACKAGE, "helpful"), request=shown(prompt), answer=answer)
         reply = yield from reply_of(Ask("helper", messages, sampling=Sampling(max_tokens=512)))
         word = reply.text.strip().strip("\"'*.").lower()
         if word not in ("yes", "no"):

@@ -25,7 +25,7 @@ from forethought.records import Decision, Example, Prompt, Rejected, Sampling
 from forethought.refusals import classify
 from forethought.replies import reply_of
 from forethought.synth import Made, Synthesizer
-from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_first, reasoned_refusal
+from forethought.synth.common import PACKAGE, Care, Reject, answer_to, lower_first, reasoned_refusal, shown
 from forethought.synth.evolve import Rewrite, evolve
 from forethought.synth.guard import Guard, guard_check
 from forethought.synth.restate import PREFIX, RULE, restate
@@ -155,7 +155,7 @@ def ask_for_json(prompt: Prompt, policy: Policy, decision: Decision, tries: int)
     """
     listing = "\n".join(f"- {c.id}: {c.definition}" for c in policy.categories if c.respond != "answer")
     name = "scot_json_intent" if decision == "answer" else "scot_json"
-    messages = fill_messages(read_prompt(PACKAGE, name), request=prompt.request, categories=listing)
+    messages = fill_messages(read_prompt(PACKAGE, name), request=shown(prompt), categories=listing)
     fault = Reject("teacher gave no metadata")
     for sample in range(tries):
         sampling = Sampling(temperature=0.0 if sample == 0 else 0.7, top_p=0.95, max_tokens=1024)
@@ -190,16 +190,15 @@ def read_metadata(text: str, prompt: Prompt, policy: Policy, decision: Decision,
         raise Reject("intent is empty or too long", said[:200])
     if classify(f"{PREFIX} {said}").label == "refusal":
         raise Reject("intent is not an intent", said[:200])
-    if decision != "answer":
-        wanted = {c.id for c in policy.categories if c.respond == decision}
-        violations = {k: v for k, v in violations.items() if k in wanted}
-        # What the data set says holds, whatever the teacher finds, as where it is asked step by step.
-        own = policy.find(prompt)
-        if own is not None and own.respond == decision:
-            violations.setdefault(own.id, "")
-        if not violations:
-            raise Reject("no rule violated", text[:200])
-    return Metadata(f"{PREFIX} {said}", violations if decision != "answer" else {}, sample)
+    wanted = {c.id for c in policy.categories if c.respond == decision != "answer"}
+    violations = {k: v for k, v in violations.items() if k in wanted}
+    # What the data set says holds, whatever the teacher finds, as where it is asked step by step (`violated`).
+    own = policy.find(prompt)
+    if decision != "answer" and own is not None and own.respond != "answer":
+        violations.setdefault(own.id, "")
+    if decision == "refuse" and not violations:
+        raise Reject("no rule violated", text[:200])
+    return Metadata(f"{PREFIX} {said}", violations, sample)
 
 
 def short_thought(

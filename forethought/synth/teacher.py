@@ -19,7 +19,7 @@ from forethought.prompts import fill_messages, read_prompt
 from forethought.records import Decision, Messages, Prompt, Sampling, user
 from forethought.refusals import classify
 from forethought.replies import reply_of
-from forethought.synth.common import PACKAGE, Reject
+from forethought.synth.common import PACKAGE, Reject, shown
 
 NEUTRAL = "N/A"
 VERDICTS: dict[Decision, str] = {
@@ -125,7 +125,7 @@ def choose_category(prompt: Prompt, options: list[Category]) -> Flow[Category]:
         if error.kind != "unsupported":
             raise
     listing = "\n".join(f"- {c.name}: {c.definition}" for c in options)
-    messages = fill_messages(read_prompt(PACKAGE, "scot_category"), request=prompt.request, categories=listing)
+    messages = fill_messages(read_prompt(PACKAGE, "scot_category"), request=shown(prompt), categories=listing)
     reply = yield from reply_of(Ask("teacher", messages, sampling=Sampling(max_tokens=512)))
     said = reply.text.strip().strip("\"'*.-").removeprefix("Category:").strip().lower()
     named = {c.name.lower(): c for c in options}
@@ -148,7 +148,7 @@ def blind_decision(prompt: Prompt, policy: Policy) -> Flow[Decision]:
     except AskFailed as error:
         if error.kind != "unsupported":
             raise
-        messages = fill_messages(read_prompt(PACKAGE, "decide_word"), request=prompt.request, categories=listing)
+        messages = fill_messages(read_prompt(PACKAGE, "decide_word"), request=shown(prompt), categories=listing)
         reply = yield from reply_of(Ask("teacher", messages, sampling=Sampling(max_tokens=512)))
         word = reply.text.strip().strip("\"'*.").lower()
         if word not in known:

@@ -15,8 +15,8 @@ EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None, *, opened: bool = False) -> str:
-    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`; `merge` is that of its merge, and `opened`
-    says that the chat template opens a thought."""
+    """Markdown with hub front matter, from a training's `run.json`, for what lies in `model`; `merge` is that of its merge (the same
+    where nothing is known of the training), and `opened` says that the chat template opens a thought."""
     config, metrics = info["config"], info["metrics"]
     adapter, method = (model / "adapter_config.json").exists(), without_place(config["method"])
     base = published(config["model"])
@@ -25,14 +25,15 @@ def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None,
     front |= {"tags": ["safety", "forethought", *(["lora"] if adapter else [])]}
     named = without_place(config["model"].removeprefix("hf:")) if not base or "@" in config["model"] else base
     read = {key: _with_method(config[key]) for key in ("data", "init") if config.get(key)}
+    known = merge is not info
     made = [
-        f"- method: `{method}`",
+        f"- method: `{method}`" if known else "- merged from an adapter of whose training nothing is known here",
         f"- base model: `{named}`",
         *(f"- {key}: {value}" for key, value in read.items()),
         *([f"- {metrics['used']} examples, {metrics['steps']} steps"] if metrics["steps"] else []),
         *provenance(info),
     ]
-    if merge:
+    if merge and known:
         made += [
             f"- merged into the base in {merge['config']['dtype']}:",
             *(f"  {line}" for line in provenance(merge)),
@@ -47,7 +48,7 @@ def card(info: dict[str, Any], model: Path, merge: dict[str, Any] | None = None,
     return with_front_matter(
         front,
         [
-            f"# {named}, trained with {method}",
+            f"# {named}, trained with {method}" if known else f"# {named} with an adapter merged in",
             "",
             "The licence is that of the base model and of the data: set it above before you publish.",
             "",
