@@ -55,7 +55,8 @@ class Budget(Record):
 
     @model_validator(mode="after")
     def _caps_something(self) -> Budget:
-        if self.tokens is None and (self.money is None or not self.price_in + self.price_out):
+        unpriced = self.money is not None and not self.price_in + self.price_out
+        if unpriced or (self.tokens is None and self.money is None):
             raise ValueError(
                 "a budget caps tokens, or money with prices: tokens=200000, or money=5,price_in=0.5,price_out=1.5"
             )

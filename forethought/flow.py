@@ -259,7 +259,14 @@ class _Driver(Generic[T]):
     def step(self) -> Iterator[Done[T]]:
         """Let every model that is asked something work once. One alone may be waited for; of several none holds up the others."""
         asked = [model for model, count in self.asked.items() if count]
-        replies = [r for m in asked for r in m.step(block=len(asked) == 1) if r[0] in self.tickets]
+        replies: list[tuple[int, Reply | Logprobs | Found | AskFailed]] = []
+        stop: ForethoughtError | None = None
+        for model in asked:
+            try:
+                replies += [r for r in model.step(block=len(asked) == 1) if r[0] in self.tickets]
+            except ForethoughtError as error:
+                # What the others bring may have been paid for, and is kept first.
+                stop = stop or error
         self.heard(len(replies))
         if not replies and len(asked) > 1:
             time.sleep(0.001)
@@ -271,6 +278,8 @@ class _Driver(Generic[T]):
         for key, reply in keyed:
             for live in self.waiting.pop(key):
                 yield from self.advance(live, reply)
+        if stop is not None:
+            raise stop
 
     def close(self) -> None:
         for lives in self.waiting.values():

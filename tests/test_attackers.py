@@ -793,6 +793,9 @@ def test_import_from_the_command_line(tmp_path: Path) -> None:
     assert "finished" in (tmp_path / "in" / "run.json").read_text()
     shown = CliRunner().invoke(app, ["attack", "--import", str(file), "--value", "topic=x", "--out", out])
     assert "--value label=LABEL alone" in str(shown.exception)
+    for option, given in {"few": "gcg=2", "budget": "tokens=9"}.items():
+        shown = CliRunner().invoke(app, ["attack", "--import", str(file), f"--{option}", given, "--out", out])
+        assert f"leave --{option} out" in str(shown.exception)
 
 
 def test_an_experiment_names_its_attacker(tmp_path: Path) -> None:

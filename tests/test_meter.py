@@ -1,10 +1,14 @@
-"""Budgets for paid servers: estimated from a pilot, kept over restarts, never exceeded; and servers that do not hold up local models."""
+"""Budgets for paid servers: estimated from a pilot, kept over restarts, passed by no more than what is on its way; and servers that do not
+hold up local models."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from forethought import stages
@@ -12,9 +16,10 @@ from forethought.config import AttackConfig, Budget, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Done, Flow, Job, Logprobs, Question, run_flows
 from forethought.models.meter import Meter, Metered
+from forethought.models.openai import OpenAIModel
 from forethought.models.scripted import ScriptedModel
 from forethought.policy import load_policy
-from forethought.records import Example, Reply, digest, make_prompt, user
+from forethought.records import Attempt, Example, Reply, digest, make_prompt, user
 
 
 def says(tokens: int) -> ScriptedModel:
@@ -136,7 +141,7 @@ def test_blind_decisions_are_within_the_budget_too(tmp_path: Path, monkeypatch: 
         )  # fmt: skip
         return int(json.loads((made.path / "usage.json").read_text())["asks"])
 
-    with pytest.raises(ForethoughtError, match=r"the budget would be exceeded: [34]00 of 450 tokens"):
+    with pytest.raises(ForethoughtError, match=r"the budget would be exceeded: 400 of 450 tokens"):
         run(450)
     assert run(5000) == 6, "what the blind asks took is counted"
 
@@ -218,7 +223,124 @@ def test_attacks_and_judges_are_within_a_budget(tmp_path: Path, monkeypatch: pyt
         return int(json.loads((run / "usage.json").read_text(encoding="utf-8"))["asks"])
 
     for stage in (attack, judge):
-        with pytest.raises(ForethoughtError, match=r"the budget would be exceeded: 2,\d00 of 2,550 tokens"):
+        with pytest.raises(ForethoughtError, match=r"the budget would be exceeded: 2,500 of 2,550 tokens"):
             stage(tokens=2550)
         assert asks(stage(tokens=3050)) == 30, "nothing was asked twice"
         assert stage().exists()
+
+
+def attack_served(
+    home: Path, monkeypatch: pytest.MonkeyPatch, count: int, cost: Callable[[int], int], stop: str = "stop"
+) -> tuple[Callable[[int], list[Attempt]], list[int]]:
+    """(attack with a budget of so many tokens, what each ask that came in has cost) of a server that works on eight asks at once."""
+    seen: list[int] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(cost(len(seen)))
+        usage = {"prompt_tokens": seen[-1] - 1, "completion_tokens": 1}
+        await asyncio.sleep(0.002)
+        said = {"message": {"content": f"bread {len(seen)}"}, "finish_reason": stop}
+        return httpx.Response(200, json={"choices": [said], "usage": usage})
+
+    def connect(name: str, *, concurrency: int, **_: object) -> OpenAIModel:
+        model = OpenAIModel("m", "http://localhost:1/v1", concurrency=concurrency)
+        model._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        return model
+
+    monkeypatch.setattr("forethought.stages.shared.load_model", connect)
+    target = ModelConfig(name="openai:m@http://localhost:1/v1", concurrency=8)
+    prompts = [make_prompt(f"How do I bake a loaf of {n} pounds?", "benign", "t") for n in range(count)]
+
+    def attack(tokens: int) -> list[Attempt]:
+        config = AttackConfig(attacks=("direct",), budget=Budget(tokens=tokens))
+        try:
+            return stages.attack(home / "a", target, prompts, config).read("attempts.jsonl", Attempt)
+        finally:
+            stages.unload()
+
+    return attack, seen
+
+
+def used(home: Path) -> tuple[int, int]:
+    """(tokens, asks) that a run counted."""
+    usage = json.loads((home / "a" / "usage.json").read_text(encoding="utf-8"))
+    return usage["prompt_tokens"] + usage["completion_tokens"], usage["asks"]
+
+
+def test_asks_that_turn_dear_pass_the_cap_by_what_was_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack, seen = attack_served(tmp_path, monkeypatch, 200, lambda n: 10 if n < 20 else 1000)
+    with pytest.raises(ForethoughtError, match="the budget is used up"):
+        attack(5000)
+    assert 5000 <= sum(seen) <= 5000 + 8 * 1000 and used(tmp_path) == (sum(seen), len(seen)), "all is waited for"
+    assert len(attack(10**6)) == len(seen) == 200, "and kept"
+
+
+def test_a_cap_is_made_use_of_and_nothing_paid_for_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attack, seen = attack_served(tmp_path, monkeypatch, 600, lambda n: 100)
+    with pytest.raises(ForethoughtError, match="would be exceeded: 29,900 of 30,000 tokens"):
+        attack(30_000)
+    assert used(tmp_path) == (29_900, 299) and len(seen) == 299
+    attempts = attack(100_000)
+    assert len(attempts) == len(seen) == 600 and not any(a.error for a in attempts)
+    assert used(tmp_path) == (60_000, 600)
+
+
+def test_what_a_filter_cut_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attack, seen = attack_served(tmp_path, monkeypatch, 60, lambda n: 100, "content_filter")
+    with pytest.raises(ForethoughtError, match="would be exceeded: 2,900 of 3,000 tokens"):
+        attack(3000)
+    assert used(tmp_path) == (sum(seen), len(seen)) == (2900, 29)
+
+
+def test_money_needs_prices_beside_tokens_too() -> None:
+    for tokens in (None, 1000):
+        with pytest.raises(ValueError, match="money with prices"):
+            Budget(tokens=tokens, money=5)
+    assert Budget(tokens=1000, money=5, price_out=1).money == 5
+
+
+def test_a_run_that_ends_at_its_cap_ends_well(tmp_path: Path) -> None:
+    """The replies of one role come in with those of another, and nothing waits: no reason to stop."""
+    shared, meter = says(10), Meter(Budget(tokens=41), tmp_path / "u.json")
+
+    def one(role: str) -> Flow[str]:
+        reply = yield Ask(role, user(f"for {role}"))  # type: ignore[arg-type]
+        assert isinstance(reply, Reply)
+        return reply.text
+
+    roles = ("teacher", "helper", "guard", "judge")
+    asked = [Job(role, lambda role=role: one(role)) for role in roles]  # type: ignore[misc]
+    assert len(list(run_flows(asked, {role: Metered(shared, meter) for role in roles}))) == 4
+
+
+def test_a_model_is_handed_what_it_works_on(tmp_path: Path) -> None:
+    model = Slow(0)
+    most: list[int] = []
+    submit = model.submit
+    model.submit = lambda ticket, question, seed: (submit(ticket, question, seed), most.append(len(model.open)))[0]  # type: ignore[func-returns-value,method-assign]
+    reply = Reply(text="slow", prompt_tokens=1)
+    step = model.step
+    model.step = lambda block=True: [(ticket, reply) for ticket, _ in step(block)]  # type: ignore[method-assign]
+    shared = Meter(Budget(tokens=10**6), tmp_path / "u.json")
+    assert len(list(run_flows(jobs(50), {"target": Metered(model, shared, 3)}))) == 50
+    assert max(most) == 3 and len(most) == 50
+
+
+def test_what_others_bring_is_kept_where_one_model_stops_the_run() -> None:
+    class Dead(Slow):
+        def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+            raise ForethoughtError("the server is down")
+
+    def one(role: str) -> Flow[str]:
+        reply = yield Ask(role, user("x"))  # type: ignore[arg-type]
+        assert isinstance(reply, Reply)
+        return reply.text
+
+    for roles in (("target", "judge"), ("judge", "target")):
+        done: list[Done[str]] = []
+        starts = [Job(role, lambda role=role: one(role)) for role in roles]  # type: ignore[misc]
+        with pytest.raises(ForethoughtError, match="is down"):
+            done.extend(run_flows(starts, {"target": says(10), "judge": Dead(0)}))
+        assert [d.key for d in done] == ["target"]

@@ -487,3 +487,69 @@ def test_each_server_has_its_own_key(connect: Callable[..., OpenAIModel], monkey
     assert isinstance(ask(connect("locked")), Reply)
     monkeypatch.setenv("OPENAI_API_KEY", "theirs")
     assert OpenAIModel("x", "https://api.openai.com/v1")._client.headers["Authorization"] == "Bearer theirs"
+    assert OpenAIModel("x", "http://api.openai.com/v1")._client.headers["Authorization"] == "Bearer other"
+
+
+def test_no_two_hosts_share_a_key(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETHOUGHT_API_KEY_API_TOGETHER_XYZ", "dots")
+    monkeypatch.setenv("FORETHOUGHT_API_KEY_MY__SERVER_EXAMPLE_COM", "dash")
+
+    def sent(host: str) -> str | None:
+        return connect("x", f"https://{host}/v1")._client.headers.get("Authorization")
+
+    assert sent("api.together.xyz") == sent("API.Together.xyz") == "Bearer dots"
+    assert sent("my-server.example.com") == "Bearer dash"
+    # The i of the last has no dot, and its capital is I.
+    others = ("api-together.xyz", "my.server.example.com", "apı.together.xyz")
+    assert [sent(host) for host in others] == [None] * 3
+
+
+def refuses(model: OpenAIModel, said: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+    """Put a server behind a model that refuses a request with what `said` makes of it, where it is anything; the requests it gets."""
+    bodies: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        if text := said(bodies[-1]):
+            return httpx.Response(400, json={"error": {"message": text}})
+        return httpx.Response(200, json={"choices": [{"message": {"content": "ok"}}]})
+
+    model._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return bodies
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`temperature` is deprecated for this model.",
+        "invalid temperature: only 1 is allowed for this model",
+        "This model does not support temperature.",
+        "Temperature is not supported with this model",
+        "`temperature` may only be set to 1 when thinking is enabled.",
+        "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is supported.",
+    ],
+)  # fmt: skip
+def test_ways_to_say_that_a_temperature_is_not_taken(connect: Callable[..., OpenAIModel], text: str) -> None:
+    model = connect("x")
+    bodies = refuses(model, lambda body: text if "temperature" in body else "")
+    assert isinstance(ask(model), Reply) and isinstance(ask(model, "again"), Reply)
+    assert ["temperature" in b for b in bodies] == [True, False, False]
+    assert model.about["left to the server"] == ["temperature"]
+
+
+@pytest.mark.parametrize(
+    "text", ["temperature: only values between 0 and 1 are allowed", "body.temperature.x is not supported"]
+)
+def test_a_temperature_out_of_bounds_is_not_given_up(connect: Callable[..., OpenAIModel], text: str) -> None:
+    model = connect("x")
+    bodies = refuses(model, lambda body: text)
+    assert text in str(ask(model, sampling=Sampling(temperature=1.5)))
+    assert len(bodies) == 1 and not model.about
+
+
+def test_a_setting_is_left_out_for_good_only_where_that_helped(connect: Callable[..., OpenAIModel]) -> None:
+    """A refusal that merely quotes the prompt says nothing of the model."""
+    model = connect("x")
+    bodies = refuses(model, lambda b: "unexpected words: temperature" if "odd" in b["messages"][0]["content"] else "")
+    assert "unexpected words" in str(ask(model, "odd")) and isinstance(ask(model, "even"), Reply)
+    assert ["temperature" in b for b in bodies] == [True, False, True] and not model.about

@@ -130,13 +130,57 @@ def test_the_interval_widens_with_what_goes_together() -> None:
     assert whole.high >= prompts[1] - 0.01
 
 
-@pytest.mark.parametrize(("rows", "value"), [("1111 0000 1111 0000", 1.0), ("10 01 10 01", 0.0)])
-def test_together(rows: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("rows", "value", "telling"), [("1111 0000 1111 0000", 1.0, 2), ("10 01 10 01", 0.0, 4), ("10 01 00 00", 0.0, 2)]
+)
+def test_together(rows: str, value: float, telling: int) -> None:
     words = rows.split()
     found = together([w.count("1") for w in words], [len(w) for w in words])
-    doubt = 1 / len(words)
-    known = (len(words) - 1) * 0.25
+    share = rows.count("1") / len(rows.replace(" ", ""))
+    doubt, known = 1 / telling, (len(words) - 1) * share * (1 - share)
     assert found == pytest.approx((value * known + doubt) / (known + doubt))
+
+
+@pytest.mark.parametrize("rows", ["000 000 000", "111 111 111", "100 000 000", "110 000 000", "111 111 011", "010"])
+def test_hits_on_one_prompt_or_none_say_nothing_of_what_goes_together(rows: str) -> None:
+    words = rows.split()
+    assert together([w.count("1") for w in words], [len(w) for w in words]) == 1.0
+
+
+def test_without_a_hit_or_a_change_prompts_count_and_not_attempts() -> None:
+    none, every, one = (
+        outcomes(" ".join([first, *[rest] * 59]))
+        for first, rest in (("0" * 10, "0" * 10), ("1" * 10, "1" * 10), ("1" + "0" * 9, "0" * 10))
+    )
+    low, high = wilson(0, 60) or (9, 9)
+    clean, dirty = clustered(none), clustered(every)
+    assert (clean.low, clean.high) == (pytest.approx(low), pytest.approx(high)) and high > 0.06
+    assert (dirty.low, dirty.high) == (pytest.approx(1 - high), pytest.approx(1 - low))
+    nearly = clustered(one)
+    assert nearly.high is not None and nearly.high >= high
+    for same in (none, every):
+        found = paired_difference(match(same, same))
+        assert (found.low, found.high) == (pytest.approx(-high, abs=1e-6), pytest.approx(high, abs=1e-6))
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.06, 0.2, 0.5])
+def test_intervals_hold_the_truth_however_alike_attempts_are(share: float, alike: float) -> None:
+    """30 prompts with ten attempts each, whose own rates have a beta distribution with that intraclass correlation."""
+    draw, inside, below, n = random.Random(1), 0, 0, 120
+    for _ in range(n):
+        rows = []
+        for _ in range(30):
+            if alike in (0.0, 1.0):
+                own = share if alike == 0.0 else float(draw.random() < share)
+            else:
+                own = draw.betavariate(share * (1 - alike) / alike, (1 - share) * (1 - alike) / alike)
+            rows.append("".join("01"[draw.random() < own] for _ in range(10)))
+        found = clustered(outcomes(" ".join(rows)))
+        assert found.low is not None and found.high is not None
+        inside += found.low <= share <= found.high
+        below += found.high < share
+    assert inside >= 0.91 * n and below <= 0.07 * n
 
 
 def test_no_hit_on_few_prompts_is_not_certainty() -> None:

@@ -238,6 +238,11 @@ def test_after_an_upgrade_finished_stages_may_be_kept(
         go()
     trained, judged = (out / "ready" / part / "ours" / "run.json" for part in ("train", "judge"))
     before = trained.read_bytes()
+    # Outside an experiment there is nothing that could keep it.
+    made = json.loads(before)
+    with pytest.raises(ForethoughtError, match="code: ") as alone:
+        open_run(trained.parent, made["command"], made["config"], made["inputs"])
+    assert "--keep-finished" not in str(alone.value)
     # Another judge is no finished stage of these settings: overwritten, and the page names both versions.
     changed = "judge.judges=[refusal, keywords]"
     with pytest.raises(ForethoughtError, match="judges"):

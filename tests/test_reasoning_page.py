@@ -116,6 +116,27 @@ def test_causal_runs_that_do_not_belong_are_refused(made: SimpleNamespace) -> No
         read_models({"x": [judged, causal, causal]})
 
 
+def test_causal_runs_of_a_later_attack_join(made: SimpleNamespace, tmp_path: Path) -> None:
+    judged, causal = made.runs["follows"]
+    config = AttackConfig(attacks=("direct", "style_json"), sampling=Sampling(max_tokens=60))
+    target = ModelConfig(name=f"scripted:{made.home / 'follows'}.yaml")
+    later = stages.attack(tmp_path / "later", target, PROMPTS, config).path
+    more = [stages.judge(tmp_path / "j", later, ["refusal"]).path, stages.causal(tmp_path / "c", later).path]
+    (first,), (both,) = read_models({"x": [judged, causal]}), read_models({"x": [judged, causal, *more]})
+    assert both.trials[: len(first.trials)] == first.trials and both.tried[: len(first.tried)] == first.tried
+    added = both.trials[len(first.trials) :]
+    assert {t.attempt.attack for t in added} == {"style_json"} and len({t.attempt.id for t in both.trials}) == len(
+        both.trials
+    )
+    assert {v.attempt for v in both.tried} == {t.attempt.id for t in both.trials}
+    # Tested later alone, what is asked directly is not lost.
+    (late,) = read_models({"x": [judged, *more]})
+    assert {t.attempt.attack for t in late.trials} == {"direct", "style_json"}
+    assert {v.attempt for v in late.tried} == {t.attempt.id for t in late.trials}
+    with pytest.raises(ForethoughtError, match="two causal runs of 'x'"):
+        read_models({"x": [judged, causal, *more, more[1]]})
+
+
 def test_a_judge_of_thoughts_is_in_no_count_of_answers(made: SimpleNamespace) -> None:
     (model, *_), verdicts = read_models({"follows": made.runs["follows"]}), []
     harmful = next(a for a in model.attempts if a.prompt.label == "harmful")
@@ -191,6 +212,20 @@ def test_runs_on_other_prompts_get_a_page_of_their_own(made: SimpleNamespace, tm
     pages = [line for line in said.output.splitlines() if line.startswith("next: forethought report")]
     assert len(pages) == 2 and "plain=" in pages[0] and "ignores=" in pages[0]
     assert "ignores=" not in pages[1] and pages[1].endswith("--out runs/report-2.html")
+
+
+def test_runs_that_can_stand_in_one_table_get_one_page(tmp_path: Path) -> None:
+    """An attack on few prompts parts a run from those that made it on others, and from none else."""
+    asked = {"a": ("persona",), "b": ("persona", "style_json"), "c": ("style_json",), "d": ("persona",)}
+    few = {"a": {"persona": 2}, "b": {"persona": 2}, "c": {"style_json": 9}, "d": {}}
+    for name, attacks in asked.items():
+        config = AttackConfig(attacks=("direct", *attacks), few=few[name])
+        stages.attack(tmp_path / name, ModelConfig(name="scripted:refuse"), PROMPTS, config)
+        stages.judge(tmp_path / f"{name}-judged", tmp_path / name, ["refusal"])
+    words = ["analyze", "all", *(str(tmp_path / f"{name}-judged") for name in asked)]
+    said = CliRunner().invoke(app, words, catch_exceptions=False)
+    pages = [line for line in said.output.splitlines() if line.startswith("next: forethought report")]
+    assert [[name for name in asked if f" {name}=" in page] for page in pages] == [["a", "b", "c"], ["d"]]
 
 
 def empty(home: Path) -> Path:

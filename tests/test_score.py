@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import random
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 from forethought import stages
 from forethought.analysis.fork import Fork, find_fork
 from forethought.analysis.log_odds import log_odds, refusing, score_flow, thinks
-from forethought.analysis.roc import Sides
+from forethought.analysis.roc import Sides, difference
 from forethought.analysis.separation import Table, comparisons, pooled, repeated, separations, tabulate
 from forethought.chat import decision_point
 from forethought.cli import app
@@ -366,6 +368,93 @@ def test_an_attack_with_few_scores_is_in_no_mean() -> None:
     for pair in ({"a": thinks, "b": whole}, {"a": whole, "b": thinks}):
         found = {c.attack: c.difference for c in comparisons(pair)}
         assert "prefill" in found and found["mean"].positives == 2
+
+
+def test_what_is_lost_on_few_prompts_is_of_those_prompts() -> None:
+    """Of 10 prompts a side an attack is made on 3, on which two models are alike; directly the one is better on the others."""
+    benign = [(f"n{i}", 0.5) for i in range(10)]
+    better = Sides([(f"p{i}", 1.0) for i in range(10)], benign)
+    worse = Sides([(f"p{i}", 1.0 if i < 3 else 0.0) for i in range(10)], benign)
+    few, some = Sides(better[0][:3], benign[:3]), Sides([*better[0][:2], ("p2", None)], benign[:3])
+    for under in (few, some):
+        one, two = (
+            {("benign", "direct"): (sides,), ("benign", "pair"): (under,), ("benign", "tap"): (few,)}
+            for sides in (better, worse)
+        )
+        found = {c.attack: c for c in comparisons({"a": one, "b": two})}
+        assert found["direct"].difference.value == pytest.approx(0.7)
+        for attack in ("pair", "tap", "mean"):
+            loss = found[attack].loss
+            assert loss is not None and (loss.value, loss.low, loss.high) == (0.0, 0.0, 0.0)
+            assert loss.positives == (2 if under is some and attack == "pair" else 3)
+    # Of an attack on all prompts the direct half is over all, though it shares a mean with one on few.
+    one, two = (
+        {("benign", "direct"): (s,), ("benign", "pair"): (few,), ("benign", "poem"): (better,)} for s in (better, worse)
+    )
+    found = {c.attack: c for c in comparisons({"a": one, "b": two})}
+    lost = [found[attack].loss for attack in ("pair", "poem", "mean")]
+    assert [x and x.value for x in lost] == [0.0, pytest.approx(0.7), pytest.approx(0.35)]
+
+
+def test_without_few_prompts_losses_are_what_they_were() -> None:
+    """To the last digit: the study's tables hold them."""
+    rng = random.Random(1)
+
+    def sides() -> Sides:
+        return Sides(*([(f"{side}{i}", rng.gauss(shift, 1)) for i in range(9)] for side, shift in (("p", 1), ("n", 0))))
+
+    names = ("direct", "poem", "wiki", "short")
+    one, two = ({("benign", n): tuple(sides() for _ in range(seeds)) for n in names} for seeds in (3, 2))
+    pairs = {n: list(product(one["benign", n], two["benign", n])) for n in names}
+    found = {c.attack: c.loss for c in comparisons({"a": one, "b": two})}  # type: ignore[dict-item]
+    assert found["poem"] == difference(pairs["direct"], pairs["poem"])
+    assert found["mean"] == difference(pairs["direct"], [pair for n in names[1:] for pair in pairs[n]])
+
+
+def test_a_later_attack_joins_what_was_scored_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every attack run sends the direct requests; they count once, also against borderline ones under the later attack."""
+    target = script(tmp_path / "m.yaml", {"when": "harm", "say": THOUGHT + NO}, {"say": THOUGHT + YES})
+    parts = {
+        "whole": ("direct", "persona", "style_json"),
+        "one": ("direct", "persona"),
+        "two": ("direct", "style_json"),
+    }
+    made = {
+        n: stages.score(tmp_path / f"{n}-s", attacked(tmp_path / n, target, *names).path) for n, names in parts.items()
+    }
+    tables = {}
+    for name, runs in {"whole": ("whole",), "parts": ("one", "two"), "turned": ("two", "one")}.items():
+        auroc([f"m={made[run].path}" for run in runs], csv=tmp_path / f"{name}.csv")
+        with open(tmp_path / f"{name}.csv") as file:
+            tables[name] = sorted(csv.DictReader(file), key=str)
+    assert tables["whole"] == tables["parts"] == tables["turned"] and len(tables["whole"]) == 8
+    for twice in (("one", "one"), ("one", "whole")):
+        with pytest.raises(ForethoughtError, match="same model on the same prompts"):
+            auroc([f"m={made[run].path}" for run in twice])
+    plain = stages.score(tmp_path / "plain-s", tmp_path / "two", thinking=False)
+    with pytest.raises(ForethoughtError, match="in different places"):
+        auroc([f"m={made['one'].path}", f"m={plain.path}"])
+    # The same on the page, where the judge runs join in the same way.
+    judged = {n: stages.judge(tmp_path / f"{n}-j", tmp_path / n, ["refusal"]).path for n in parts}
+    pages = [
+        {
+            s.attack: s.auroc
+            for s in gather(read_models({"m": paths}), title="t").separations
+            if s.against == "borderline"
+        }
+        for paths in (
+            [judged["whole"], made["whole"].path],
+            [judged["one"], made["one"].path, judged["two"], made["two"].path],
+            [judged["one"], judged["two"], made["two"].path, made["one"].path],
+        )
+    ]
+    assert pages[0] == pages[1] == pages[2] and len(pages[0]) == 4
+    # Where the later run alone was scored, its scores of what is asked directly are all that there is.
+    (late,) = read_models({"m": [judged["one"], judged["two"], made["two"].path]})
+    assert len(late.scores) == len({s.attempt for s in late.scores}) == len(made["two"].read("scores.jsonl", Score))
+    again = stages.score(tmp_path / "again-s", tmp_path / "one")
+    with pytest.raises(ForethoughtError, match="two score runs of 'm' are of the same attempts"):
+        read_models({"m": [judged["one"], made["one"].path, again.path]})
 
 
 def test_seeds_are_averaged_and_prompts_pooled() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,13 +25,27 @@ from forethought.attacks import ATTACKS
 from forethought.cli import app
 from forethought.config import AttackConfig, DataConfig, ModelConfig
 from forethought.data import load_prompts
-from forethought.errors import ForethoughtError
+from forethought.errors import AskFailed, ForethoughtError
 from forethought.judges import JUDGES, asks_model
 from forethought.policy import load_policy
-from forethought.records import Attempt, Example, Message, Prompt, Rejected, Sampling, Sent, Verdict, make_prompt, user
+from forethought.records import (
+    LABELS,
+    Attempt,
+    Example,
+    Label,
+    Message,
+    Prompt,
+    Rejected,
+    Sampling,
+    Sent,
+    Verdict,
+    make_prompt,
+    user,
+)
 from forethought.report.gather import write_report
+from forethought.report.sources import check_few
 from forethought.run import Run, read_run
-from forethought.stages import shared
+from forethought.stages import attacking, shared
 from forethought.stages.checking import Limits, check_run
 from forethought.synth import SYNTHESIZERS
 from forethought.train import METHODS
@@ -249,7 +264,9 @@ def test_dear_attacks_are_made_on_few_prompts(tmp_path: Path) -> None:
         assert shown.exit_code and said in str(shown.exception), (wrong, shown.exception)
 
 
-def test_an_attack_on_few_prompts_is_compared_with_itself_alone(tmp_path: Path) -> None:
+def test_an_attack_on_few_prompts_is_compared_with_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def judged(name: str, seed: int, **few: int) -> Path:
         config = AttackConfig(attacks=("direct", "persona"), few=few)
         stages.attack(tmp_path / name, ModelConfig(name="scripted:refuse"), PROMPTS, config, seed=seed)
@@ -261,10 +278,117 @@ def test_an_attack_on_few_prompts_is_compared_with_itself_alone(tmp_path: Path) 
     out = tmp_path / "r.html"
     page = write_report(out, {"one": [one], "two": [two]}, title="t").read_text(encoding="utf-8")
     assert "<bdi>persona</bdi> on 2 prompts only" in page
-    with pytest.raises(ForethoughtError, match=r"'persona' was made on 2 prompts of a label in .* and on all in"):
+    with pytest.raises(ForethoughtError, match=r"'persona' was made on 2 harmful prompts in .* and on 6 in"):
         write_report(out, {"one": [one], "three": [three]}, title="t")
     with pytest.raises(ForethoughtError, match="'persona' was made on"):
         check_run(one, Limits(max_drop=0.5), three)
+    # As many as there are, or more, are all of them; and what is left out of a check is not held against it.
+    write_report(
+        out, {"three": [three], "all": [judged("d", 0, persona=6)], "more": [judged("e", 0, persona=9)]}, title="t"
+    )
+    runs = [read_run(tmp_path / name) for name in "ac"]
+    check_few(*runs, attacks=("style_json",))
+    with pytest.raises(ForethoughtError, match="'persona' was made on"):
+        check_few(*runs, attacks=("persona",))
+    # The same number, drawn otherwise (by an older version, say).
+    last = [p for p in PROMPTS if p.label == "harmful"][-2:]
+    monkeypatch.setattr(attacking, "draw_few", lambda prompts, labels, most: last)
+    with pytest.raises(ForethoughtError, match=r"on 2 harmful prompts in .* and on 2 others in"):
+        write_report(out, {"one": [one], "other": [judged("f", 0, persona=2)]}, title="t")
+
+
+def test_the_few_of_a_label_are_the_same_whatever_the_others_are(tmp_path: Path) -> None:
+    """Contrast pairs are drawn together by `draw`, so that a label more would draw other prompts of the rest."""
+    pairs = ("harmful", "borderline")
+    prompts = [
+        make_prompt(f"{label} {i}", label, "t", pair=f"{i}" if i < 6 and label in pairs else None)
+        for label in LABELS
+        for i in range(12)
+    ]
+
+    def judged(name: str, *labels: Label) -> Path:
+        config = AttackConfig(attacks=("direct", "persona"), labels=labels, few={"persona": 2})
+        stages.attack(tmp_path / name, ModelConfig(name="scripted:refuse"), prompts, config)
+        return stages.judge(tmp_path / f"{name}-judged", tmp_path / name, ["refusal"]).path
+
+    runs = {"two": judged("two", "harmful", "benign"), "three": judged("three", "borderline", "benign", "harmful")}
+    sent = [
+        {a.prompt.id for a in read_run(tmp_path / n).read("attempts.jsonl", Attempt) if a.attack == "persona"}
+        for n in runs
+    ]
+    assert len(sent[0]) == 4 and len(sent[1]) == 6 and sent[0] < sent[1]
+    write_report(tmp_path / "r.html", {name: [path] for name, path in runs.items()}, title="t")
+
+
+def idle() -> Any:
+    def attack(prompt: Prompt) -> Any:
+        if prompt.label == "harmful" and len(prompt.text) % 2:
+            raise AskFailed("not_applicable", "nothing to do")
+        return [Sent(messages=user(f"Please. {prompt.text}"))]
+        yield
+
+    return attack
+
+
+def test_how_many_prompts_an_attack_was_made_on_is_not_how_many_attempts(tmp_path: Path) -> None:
+    """With several samples, and prompts that the attack cannot be made of; in the headline and where AUROCs stand."""
+    prompts = [make_prompt(f"do harm {'x' * i}", "harmful", "t") for i in range(5)]
+    prompts += [make_prompt(f"bake bread {i}", "benign", "t") for i in range(5)]
+    name = f"{__name__}:idle"
+    sampling = Sampling(temperature=1.0)
+    config = AttackConfig(attacks=("direct", name, "persona"), few={name: 4}, samples=3, sampling=sampling)
+    run = stages.attack(tmp_path / "a", ModelConfig(name="scripted:refuse"), prompts, config)
+    tried = [a for a in run.read("attempts.jsonl", Attempt) if a.attack == name and a.prompt.label == "harmful"]
+    assert 0 < sum(a.error is not None for a in tried) < len(tried) == 12
+    runs = {
+        "m": [stages.judge(tmp_path / "j", run.path, ["refusal"]).path, stages.score(tmp_path / "s", run.path).path]
+    }
+    for redact in (False, True):
+        page = write_report(tmp_path / "r.html", runs, title="t", redact=redact).read_text(encoding="utf-8")
+        assert page.count(f"<bdi>{name}</bdi> on 4 prompts only") == 2 and page.count("prompts only") == 2
+    whole = AttackConfig(attacks=("direct", "persona"), samples=3, sampling=sampling)
+    run = stages.attack(tmp_path / "b", ModelConfig(name="scripted:refuse"), prompts, whole)
+    page = write_report(
+        tmp_path / "r.html", {"m": [stages.judge(tmp_path / "k", run.path, ["refusal"]).path]}, title="t"
+    ).read_text(encoding="utf-8")
+    assert "prompts only" not in page
+
+
+def test_what_was_left_to_a_server_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the page, and as a note where a model sampled so stands beside one that was not."""
+
+    def load(left: dict[str, list[str]]) -> Any:
+        def loaded(config: ModelConfig) -> Any:
+            model = scripted(config)
+            if fields := left.get(config.name):
+                model.about = {"revision": None, "left to the server": fields}  # type: ignore[attr-defined]
+            return model
+
+        return loaded
+
+    def judged(name: str, target: str) -> Path:
+        stages.attack(tmp_path / name, ModelConfig(name=f"scripted:{target}"), PROMPTS, AttackConfig())
+        return stages.judge(
+            tmp_path / f"{name}-judged", tmp_path / name, ["harmbench"], ModelConfig(name="scripted:echo")
+        ).path
+
+    scripted = shared.load
+    monkeypatch.setattr(shared, "load", load({"scripted:comply": ["seed", "temperature"], "scripted:echo": ["top_p"]}))
+    runs = {"greedy": [judged("a", "refuse")], "own": [judged("b", "comply")]}
+    capsys.readouterr()
+    page = write_report(tmp_path / "r.html", runs, title="t").read_text(encoding="utf-8")
+    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+    assert "the seed and temperature of own; the top_p of own's judge" in shown.replace("&#39;", "'")
+    assert "replies were drawn in unlike ways" in shown
+    assert "note: the server of 'own' did not take temperature: models" in capsys.readouterr().err
+    page = write_report(tmp_path / "r.html", {"own": runs["own"]}, title="t").read_text(encoding="utf-8")
+    assert "Not sampled as asked" in page and "unlike ways" not in page and "note:" not in capsys.readouterr().err
+    monkeypatch.setattr(shared, "load", scripted)
+    stages.unload()
+    page = write_report(tmp_path / "r.html", {"one": [judged("c", "refuse")]}, title="t").read_text(encoding="utf-8")
+    assert "Not sampled as asked" not in page
 
 
 def test_what_does_not_fit_the_tiny_model_is_too_long(tiny: Path, tmp_path: Path) -> None:

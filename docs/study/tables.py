@@ -84,8 +84,8 @@ Row = dict[str, str]
 
 
 def write(runs: Path) -> None:
-    """metrics.csv, again.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, auroc.csv and line.csv. What has not been run,
-    whole, is left out."""
+    """metrics.csv, again.csv, fresh.csv, rest.csv and methods.csv, as `forethought report` writes them, auroc.csv and line.csv. What has
+    not been run, whole, is left out."""
 
     def done(run: str, stage: str, target: str) -> bool:
         info = runs / run / stage / target / "run.json"

@@ -76,6 +76,12 @@ def equivalences(
     return found
 
 
+def counted(rows: Iterable[Graded], right: bool) -> list[Graded]:
+    """The rows as they would be if every answer that is unscored for a reason that is not the model's had been right, or wrong.
+    Likelihoods stay as they are."""
+    return [r if right_or_wrong(r) or is_likelihood([r]) else r.model_copy(update={"correct": right}) for r in rows]
+
+
 def verdict_of(low: float, high: float, margin: float, less_is_better: bool = False) -> Verdict:
     """`equivalent`: the interval lies within the margin. Else `better` or `worse` where it leaves out zero, else `undecided`."""
     if -margin < low and high < margin:
@@ -140,13 +146,15 @@ def _nll(
     low, high = bounds
     first, second = total[0] / total[1], total[2] / total[3]
     few = len(kept) < FEWEST
-    note = f"fewer than {FEWEST} answers" if few else ""
-    verdict = "undecided" if few else verdict_of(low, high, margin, less_is_better=True)
     lost = sum(_unanswered(b) - _unanswered(a) for a, b in pairs)
+    notes = [f"fewer than {FEWEST} answers"] if few else []
+    notes += [f"of {lost} more questions the second model's thought did not end"] if lost > 0 else []
+    verdict = "undecided" if few else verdict_of(low, high, margin, less_is_better=True)
     if lost > 0 and verdict in ("equivalent", "better"):
-        verdict, note = "undecided", f"of {lost} more questions the second model's thought did not end"
+        verdict = "undecided"
     return Paired(
-        **base, first=float(first), second=float(second), difference=float(second - first), low=low, high=high, verdict=verdict, note=note
+        **base, first=float(first), second=float(second), difference=float(second - first), low=low, high=high, verdict=verdict,
+        note="; ".join(notes),
     )  # fmt: skip
 
 

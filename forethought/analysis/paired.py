@@ -115,7 +115,7 @@ def paired_difference(pairs: Sequence[Pair]) -> Difference:
 def _interval(ups: Sequence[int], downs: Sequence[int], sizes: Sequence[int]) -> tuple[float, float] | None:
     """The wider, on each side, of the bootstrap's over prompts and of Tango's score interval (1998), which does not shrink to nothing
     where few answers changed, or none. With several pairs a prompt Tango's is taken with the effective sample size that `together` leaves
-    for the commoner change (as in `rates.clustered`)."""
+    for the commoner change (as in `rates.clustered`): where nothing changed, that is no more than the prompts."""
     if not sizes:
         return None
     n, up, down = sum(sizes), sum(ups), sum(downs)

@@ -152,9 +152,11 @@ def _by_prompt(hits: list[int], sizes: list[int]) -> tuple[float, float] | None:
 
 def together(hits: Sequence[int], sizes: Sequence[int]) -> float:
     """How far attempts on one prompt go together: the intraclass correlation, 0 to 1, from one-way analysis of variance (Donner 1986),
-    drawn towards 1 by 1 / prompts (ours: few hits say little about it, and no hits nothing)."""
+    drawn towards 1 by 1 / the prompts with a hit (or those with a miss, where they are fewer). Ours: such prompts alone say anything about
+    it, few say little, and where there is one or none it is 1."""
     count, n, total = len(sizes), sum(sizes), sum(hits)
-    if count < 2:
+    telling = min(sum(h > 0 for h in hits), sum(h < m for h, m in zip(hits, sizes, strict=True)))
+    if telling < 2:
         return 1.0
     p = total / n
     within = sum(h * (m - h) / m for h, m in zip(hits, sizes, strict=True)) / max(1, n - count)
@@ -162,8 +164,7 @@ def together(hits: Sequence[int], sizes: Sequence[int]) -> float:
     usual = (n - sum(m * m for m in sizes) / n) / (count - 1)
     spread = between + (usual - 1) * within
     found = min(1.0, max(0.0, (between - within) / spread)) if spread > 0 else 0.0
-    near = min(max(p, 1 / n), 1 - 1 / n)
-    known, doubt = (count - 1) * near * (1 - near), 1 / count
+    known, doubt = (count - 1) * p * (1 - p), 1 / telling
     return (found * known + doubt) / (known + doubt)
 
 

@@ -21,6 +21,8 @@ from forethought.records import Attempt, Record, Score
 Against = Literal["benign", "borderline"]
 # The sets of scores of each training.
 Table = dict[tuple[Against, str], tuple[Sides, ...]]
+# Two models beside each other, for every training of the one and of the other.
+Pairs = Sequence[tuple[Sides, Sides]]
 MEAN = "mean"
 
 
@@ -44,7 +46,8 @@ class Separation(Record):
 
 class Compared(Record):
     """AUROC of `first` less that of `second` under one attack (or `mean`), on prompts that both have scored. `loss` is what the first loses
-    from the direct request less what the second loses; None for the direct request itself."""
+    from the direct request less what the second loses, each training and attack on the prompts that all four AUROCs have scored; None for
+    the direct request itself."""
 
     first: str
     second: str
@@ -164,14 +167,27 @@ def comparisons(tables: Mapping[str, Table]) -> list[Compared]:
                 for attack, pairs in groups.items()
                 if attack != DIRECT and _enough(own[against, attack]) and _enough(other[against, attack])
             ]
+            parts = {attack: [pairs] for attack, pairs in groups.items()}
             if len(attacked) > 1:
-                groups[MEAN] = [pair for pairs in attacked for pair in pairs]
-            for attack, group in groups.items():
-                loss = None
-                if attack != DIRECT and DIRECT in groups:
-                    loss = difference(groups[DIRECT], group)
-                found = difference(group)
+                parts[MEAN] = attacked
+            for attack, some in parts.items():
+                loss = _lost(groups[DIRECT], some) if attack != DIRECT and DIRECT in groups else None
+                found = difference([pair for pairs in some for pair in pairs])
                 rows.append(
                     Compared(first=first, second=second, attack=attack, against=against, difference=found, loss=loss)
                 )
     return rows
+
+
+def _lost(direct: Pairs, attacked: Sequence[Pairs]) -> AurocDifference:
+    """What the first model loses from the direct request less what the second loses, in the mean over attacks."""
+    cut = [_shared(*asked, *sent) for pairs in attacked for asked, sent in zip(direct, pairs, strict=True)]
+    before, after = ([(four[i], four[i + 1]) for four in cut] for i in (0, 2))
+    # What nothing was cut from counts once and not once an attack, which is the same mean but for its rounding.
+    return difference(direct if before == list(direct) * len(attacked) else before, after)
+
+
+def _shared(*sets: Sides) -> list[Sides]:
+    """The sets on the prompts that all of them have scored."""
+    seen = [set.intersection(*({p for p, score in s[i] if score is not None} for s in sets)) for i in (0, 1)]
+    return [Sides(*([p for p in s[i] if p[0] in seen[i]] for i in (0, 1))) for s in sets]

@@ -24,6 +24,7 @@ RandomTransform = Callable[[Messages, random.Random], Messages]
 
 ATTACKER = "an attacker model"
 HELPED = "an attacker and a helper model"
+FILE = "a file"
 SORRY, JAILBROKEN, PAP = "arXiv 2406.14598", "arXiv 2307.02483", "arXiv 2401.06373"
 
 # fmt: off
@@ -84,7 +85,7 @@ ATTACKS: dict[str, Entry] = {
     "random_search": Entry("forethought.attacks.random_search:random_search", "a suffix by random search", "arXiv 2404.02151", "weights"),
     "latent": Entry("forethought.attacks.latent:latent", "the worst perturbation inside the model", "arXiv 2407.15549", "weights"),
     "templates": Entry("forethought.attacks.template_file:templates", "from a file: templates:PATH", "arXiv 2309.10253", cost="n queries"),
-    "replay": Entry("forethought.attacks.replay:replay", "what a file holds for it: replay(path=FILE)", needs="a file", cost="1 query"),
+    "replay": Entry("forethought.attacks.replay:replay", "what a file holds for it: replay(path=FILE)", needs=FILE, cost="1 query"),
     "style_frame": Entry("forethought.attacks.rewriting:style_frame", "a style's frame, drawn by seed: style=NAME", SORRY),
     "rewrite": Entry("forethought.attacks.rewriting:rewrite", "rewritten in a style: style=NAME", SORRY, ATTACKER),
     "rewrite_tense": Entry("forethought.attacks.rewriting:rewrite_tense", "tense=past or future, by model", "arXiv 2407.11969", ATTACKER),
@@ -117,9 +118,10 @@ def load_attack(spec: str) -> tuple[str, Attack]:
     `a+b+c` applies a first; only the last may be a flow. `templates:PATH` is `templates(path=PATH)`.
     """
     names = split_spec(spec)
-    alone = [n for n in names if (entry := ATTACKS.get(_table_name(n))) and entry.needs == HELPED]
+    alone = [n for n in names if (entry := ATTACKS.get(_table_name(n))) and entry.needs in (HELPED, FILE)]
     if alone and len(names) > 1:
-        raise ForethoughtError(f"'{alone[0]}' writes its own messages, so it cannot stand beside '+'. Name it alone.")
+        own = "sends what its file holds" if ATTACKS[_table_name(alone[0])].needs == FILE else "writes its own messages"
+        raise ForethoughtError(f"'{alone[0]}' {own}, so it cannot stand beside '+'. Name it alone.")
     parts = [(part, _resolve(part)) for part in names]
     return spec, as_attack(parts[0][1] if len(parts) == 1 else chain(parts))
 

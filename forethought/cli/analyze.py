@@ -88,7 +88,7 @@ def auroc(
         list[str],
         typer.Argument(
             help="Score runs, each NAME=RUN or RUN; the first is compared with each of the others. A name given again holds another "
-            "training (their mean is shown), or the same one on other prompts."
+            "training (their mean is shown), or the same one on other prompts or under other attacks."
         ),
     ],
     fpr: Fpr = None,
@@ -142,32 +142,39 @@ def _print_separations(
     write_csv([*rows, *differences], csv)
 
 
-# (attempts, scores) of each run.
+# (attempts, scores) of the runs on the same prompts.
 Parts = list[tuple[list[Any], list[Any]]]
 
 
 def _read(name: str, paths: list[Path]) -> list[Parts]:
-    """For each training among the runs its attempts and scores, run by run."""
+    """For each training among the runs its attempts and scores, by prompts. Direct requests, which every attack run sends, count once."""
     from forethought.config import ModelConfig
     from forethought.records import Attempt, Score
-    from forethought.report.sources import source_of
-    from forethought.run import read_run
+    from forethought.report.sources import asked_again, check_place, comparable, source_of
+    from forethought.run import Run, read_run
 
-    found: dict[str, Parts] = {}
+    found: dict[str, dict[str, tuple[list[Attempt], list[Score]]]] = {}
+    runs: dict[str, list[Run]] = {}
     met: set[tuple[str, str, str]] = set()
     for path in paths:
         made = read_run(path, "score")
         source = source_of(made, "attempts", made.info["config"]["attempts"], "attack")
-        attempts = source.read("attempts.jsonl", Attempt)
         target = ModelConfig.model_validate(made.info["config"]["target"]).model_dump_json()
-        here = {(target, a.attack, a.prompt.id) for a in attempts}
-        if here & met:
+        runs.setdefault(target, []).append(made)
+        check_place(name, runs[target])
+        attempts, scores = found.setdefault(target, {}).setdefault(comparable(source), ([], []))
+        sent = source.read("attempts.jsonl", Attempt)
+        again = asked_again(sent) & {a.id for a in attempts}
+        added = [a for a in sent if a.id not in again]
+        here = {(target, a.attack, a.prompt.id) for a in added}
+        if here & met or not here:
             raise ForethoughtError(
                 f"'{path}' has the same model on the same prompts as another run named '{name}'. Name them apart: NAME=RUN."
             )
         met |= here
-        found.setdefault(target, []).append((attempts, made.read("scores.jsonl", Score)))
-    return list(found.values())
+        attempts += added
+        scores += [s for s in made.read("scores.jsonl", Score) if s.attempt not in again]
+    return [list(parts.values()) for parts in found.values()]
 
 
 def _table(runs: list[Parts], without: Collection[str]) -> Any:

@@ -95,6 +95,16 @@ def attack(
     from forethought import stages
 
     if import_:
+        of_asking = {
+            "few": few,
+            "budget": budget,
+            "take": take,
+            "attacker": attacker,
+            "helper": helper,
+            "system": system,
+        }
+        if unheeded := [option for option, given in of_asking.items() if given]:
+            raise ForethoughtError(f"--import asks no model: leave --{unheeded[0]} out.")
         imported(import_, target or "imported", attacks or "imported", value, goals, trained, out, seed, overwrite)
         return
     from forethought.attacks import may_ask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,13 @@ import typer
 
 from forethought.cli.common import commas
 from forethought.errors import ForethoughtError
+
+
+def _fresh(path: Path | None) -> Path | None:
+    # Where the command stops with an error, the rulings of an earlier one must not be taken for its own.
+    if path:
+        path.unlink(missing_ok=True)
+    return path
 
 
 def check(
@@ -32,11 +40,15 @@ def check(
         Path | None, typer.Option(help="That of the model before, on the same questions.")
     ] = None,
     max_loss: Annotated[
-        float, typer.Option(help="With both: most that may be lost, a share of accuracy, or nats a token.")
-    ] = 0.05,
-    json_: Annotated[Path | None, typer.Option("--json", help="Also write the rulings to this file.")] = None,
+        float | None,
+        typer.Option(help="With both: most that may be lost, a share of accuracy, or nats a token; default: 0.05."),
+    ] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option("--json", callback=_fresh, is_eager=True, help="Also write the rulings to this file."),
+    ] = None,
     point: Annotated[
-        bool, typer.Option("--point", help="Hold the rates against the limits, not their 95% bounds.")
+        bool, typer.Option("--point", help="Hold the rates and losses against the limits, not their 95% bounds.")
     ] = False,
 ) -> None:
     """A gate for continuous integration: exit code 0 when every limit holds, 1 when one is broken, 2 when it cannot be told.
@@ -47,7 +59,7 @@ def check(
     """
     from forethought.analysis.gate import overall
     from forethought.run import write_json
-    from forethought.stages.checking import Limits, check_capability, check_run, needless_refusals
+    from forethought.stages.checking import OVER_REFUSAL, Limits, check_capability, check_run, needless_refusals
 
     for name, limit in {"--max-asr": max_asr, "--max-over-refusal": max_over_refusal, "--max-drop": max_drop}.items():
         if limit is not None and not 0 <= limit <= 1:
@@ -56,25 +68,38 @@ def check(
         raise ForethoughtError("--baseline RUN and --max-drop SHARE go together.")
     if (capability is None) != (capability_baseline is None):
         raise ForethoughtError("--capability RUN and --capability-baseline RUN go together.")
+    if max_loss is not None and capability is None:
+        raise ForethoughtError("--max-loss is of --capability RUN and --capability-baseline RUN. Give both.")
+    if max_loss is not None and not 0 <= max_loss < math.inf:
+        raise ForethoughtError(f"--max-loss is 0 or more, not {max_loss:g}.")
+    if max_asr is None and max_over_refusal is None and baseline is None and capability is None:
+        raise ForethoughtError(
+            "there is no limit to check: give --max-asr, --max-over-refusal, --baseline with --max-drop, or --capability with "
+            "--capability-baseline."
+        )
     limits = Limits(max_asr, max_over_refusal, max_drop, judge, tuple(commas(attacks or "")), point)
     lines = check_run(run, limits, baseline)
     if capability and capability_baseline:
-        lines += check_capability(capability, capability_baseline, max_loss)
+        most = 0.05 if max_loss is None else max_loss
+        lines += check_capability(capability, capability_baseline, most, run, point=point)
     for line in lines:
         print(f"{line.ruling:<12}{line.what} [{line.judge}]: {_evidence(line)}; limit {_limit(line)}: {line.why}")
+    without: list[dict[str, Any]] = []
     if max_over_refusal is None and baseline is None:
         # Safety is never shown alone: what refuses everything passes.
-        known = needless_refusals(run, judge)
-        said = f"{known[1].value:.1%} [{known[0]}]" if known and known[1].value is not None else "not known"
-        print(f"{'no limit':<12}over-refusal (refused, benign and borderline prompts): {said}")
+        by, rate = needless_refusals(run, judge) or (None, None)
+        said = "not known" if rate is None or rate.value is None else f"{rate.value:.1%} [{by}]"
+        print(f"{'no limit':<12}{OVER_REFUSAL}: {said}")
+        without = [{"what": OVER_REFUSAL, "judge": by, "rate": rate and rate.model_dump()}]
     if json_:
-        write_json(json_, {"exit": overall(lines), "lines": [line.model_dump() for line in lines]})
+        lined = [line.model_dump() for line in lines]
+        write_json(json_, {"exit": overall(lines), "lines": lined, "no_limit": without})
     raise typer.Exit(overall(lines))
 
 
 def _evidence(line: Any) -> str:
     if line.judge == "capability":
-        return f"{'-' if line.value is None else f'{line.value:+.3g}'}, on {line.scored} questions, {line.unscored} left out"
+        return f"{'-' if line.value is None else f'{line.value:+.3g}'}, on {line.scored} questions, {line.unscored} unscored"
     rate = "-" if line.value is None else f"{line.value:{'+' if line.change else ''}.1%}"
     counts = f"{line.scored} pairs, {line.hits} up" if line.change else f"{line.hits} of {line.scored} scored"
     return f"{rate}, {counts}, on {line.prompts} prompts, {line.unscored} unscored"

@@ -103,14 +103,26 @@ def everything(
 
 
 def _alike(found: list[Tried]) -> list[list[Tried]]:
-    """Those that were asked the same prompts, with the same sampling, together."""
-    from forethought.report.sources import comparable, few_of
+    """Those that were asked the same prompts, with the same sampling, together: each with the first that it can stand in a table with."""
+    from forethought.report.sources import check_few, comparable
 
-    sets: dict[tuple[str, str], list[Tried]] = {}
+    def fits(t: Tried, alike: list[Tried]) -> bool:
+        if comparable(alike[0].source) != comparable(t.source):
+            return False
+        try:
+            check_few(*(other.source for other in alike), t.source)
+        except ForethoughtError:
+            return False
+        return True
+
+    sets: list[list[Tried]] = []
     for t in found:
-        few = {attack: n for attack, n in few_of(t.source).items() if n}
-        sets.setdefault((comparable(t.source), str(sorted(few.items()))), []).append(t)
-    return list(sets.values())
+        alike = next((alike for alike in sets if fits(t, alike)), None)
+        if alike is None:
+            sets.append([t])
+        else:
+            alike.append(t)
+    return sets
 
 
 def _ask(t: Tried, log: Log, take: int | None, seed: int, overwrite: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,28 @@ from forethought.records import Found, Reply
 from forethought.run import write_json
 
 
+class Charged(AskFailed):
+    """A failure that a server counts like a reply: its filter cut what it had written."""
+
+    def __init__(self, kind: str, message: str, prompt_tokens: int, completion_tokens: int) -> None:
+        super().__init__(kind, message)
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
+
+
+@dataclass
+class _Line:
+    """What waits for a server and what it has, of all roles that share it: what answers one may bring the replies of another."""
+
+    waiting: deque[tuple[int, Question, int]] = field(default_factory=deque)
+    open: set[int] = field(default_factory=set)
+
+
 class Meter:
     """Tokens that servers have read and written for a run, kept in its `usage.json`; replies from the cache cost nothing."""
 
     def __init__(self, budget: Budget, path: Path) -> None:
-        # `open` asks are on their way, of all roles: what answers one role may bring the replies of another that shares its server.
-        self.budget, self.path, self.open = budget, path, 0
+        self.budget, self.path = budget, path
+        self.lines: dict[Model, _Line] = {}
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.read, self.written, self.asks = (
             int(found.get(k, 0)) for k in ("prompt_tokens", "completion_tokens", "asks")
@@ -33,8 +51,15 @@ class Meter:
     def money(self) -> float:
         return (self.read * self.budget.price_in + self.written * self.budget.price_out) / 1e6
 
-    def add(self, reply: Reply) -> None:
+    @property
+    def open(self) -> int:
+        """Asks that are on their way, to all servers."""
+        return sum(len(line.open) for line in self.lines.values())
+
+    def add(self, reply: Reply | Charged) -> None:
         if not reply.prompt_tokens and not reply.completion_tokens:
+            if isinstance(reply, Charged):
+                return
             raise ForethoughtError(
                 "the server does not say how many tokens it used, so a budget cannot be kept. Leave the budget out."
             )
@@ -46,18 +71,18 @@ class Meter:
         counts = {"prompt_tokens": self.read, "completion_tokens": self.written, "asks": self.asks}
         write_json(self.path, counts | {"money": round(self.money, 6)})
 
-    def check(self, more: float = 0.0) -> None:
-        """Raise ForethoughtError where `more` asks of the usual size would go beyond the budget."""
-        growth = 1 + more / self.asks if self.asks else 1.0
+    def met(self) -> ForethoughtError | None:
+        """What to say where one more ask beside those on their way, at what an ask has cost so far, would meet a cap."""
         for spent, cap, unit in (
             (self.tokens, self.budget.tokens, "tokens"),
             (self.money, self.budget.money, "of money"),
         ):
-            if cap is not None and spent * growth >= cap:
-                raise ForethoughtError(
-                    f"the budget would be exceeded: {spent:,.6g} of {cap:,.6g} {unit} spent on {self.asks} asks. Raise the budget and "
-                    "repeat the same command: what was done is kept."
+            if cap is not None and self.asks and spent * (self.asks + self.open + 1) >= cap * self.asks:
+                return ForethoughtError(
+                    f"the budget {'would be exceeded' if spent < cap else 'is used up'}: {spent:,.6g} of {cap:,.6g} {unit} spent on "
+                    f"{self.asks} asks. Raise the budget and repeat the same command: what was done is kept."
                 )
+        return None
 
     def estimate(self, done: int, total: int) -> str:
         """What `total` prompts will cost if they cost what the first `done` did, in words. Raises ForethoughtError beyond the budget."""
@@ -76,10 +101,12 @@ class Meter:
 
 
 class Metered:
-    """A model whose replies count towards a meter."""
+    """A model whose replies count towards a meter. It is handed at most `at_once` asks, what it works on, since those that it has are paid
+    for: once the cap is met they are waited for, and only then the run is stopped."""
 
-    def __init__(self, model: Model, meter: Meter) -> None:
-        self._model, self._meter = model, meter
+    def __init__(self, model: Model, meter: Meter, at_once: int = 32) -> None:
+        self._model, self._meter, self._at_once = model, meter, at_once
+        self._line = meter.lines.setdefault(model, _Line())
         self.identity, self.pinned = model.identity, model.pinned
 
     @property
@@ -91,19 +118,32 @@ class Metered:
         return self._model.fingerprint(question)
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
-        self._meter.check(self._meter.open + 1)
-        self._meter.open += 1
-        self._model.submit(ticket, question, seed)
+        self._line.waiting.append((ticket, question, seed))
+        self._hand_over()
 
     def step(self, block: bool = True) -> Sequence[tuple[int, Reply | Logprobs | Found | AskFailed]]:
+        self._hand_over()
+        if not self._line.open:
+            # Where other servers still have asks, these may cost less than is thought.
+            if self._line.waiting and not self._meter.open and (met := self._meter.met()):
+                raise met
+            return []
         replies = self._model.step(block)
-        self._meter.open -= len(replies)
+        self._line.open.difference_update(ticket for ticket, _ in replies)
         for _, reply in replies:
-            if isinstance(reply, Reply):
+            if isinstance(reply, Reply | Charged):
                 self._meter.add(reply)
         if replies:
             self._meter.save()
+            self._hand_over()
         return replies
+
+    def _hand_over(self) -> None:
+        line = self._line
+        while line.waiting and len(line.open) < self._at_once and not self._meter.met():
+            ticket, question, seed = line.waiting.popleft()
+            line.open.add(ticket)
+            self._model.submit(ticket, question, seed)
 
     def close(self) -> None:
         self._model.close()

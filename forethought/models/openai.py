@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Set
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ import httpx
 from forethought.chat import CLOSE, OPEN, fold_system, with_system
 from forethought.errors import AskFailed, ForethoughtError
 from forethought.flow import Ask, Logprobs, Question
+from forethought.models.meter import Charged
 from forethought.records import Message, Reply, digest
 
 # What may pass; every status from 500 on may too (proxies before a server that is down have numbers of their own).
@@ -66,7 +68,7 @@ class OpenAIModel:
         # What this server was found not to take, and what run.json says of it.
         self._left_out: set[str] = set()
         self.about: dict[str, Any] = {}
-        key = _key(httpx.URL(url).host or "")
+        key = _key(httpx.URL(url))
         self._withheld = bool(os.environ.get("OPENAI_API_KEY")) and not key
         try:
             self._client = httpx.AsyncClient(
@@ -145,11 +147,13 @@ class OpenAIModel:
             )
         problem, pause, started, troubled = "", 0.0, time.monotonic(), 0.0
         waits = failed = 0
+        # Only where the request succeeds without them, the server does not take these.
+        without: set[str] = set()
         while failed < self._tries:
             if waits:
                 own = min(30.0, self._backoff * 2 ** min(waits - 1, 8)) * (0.5 + random.random())
                 await asyncio.sleep(max(own, pause))
-            waits, pause, body = waits + 1, 0.0, self._body(question, seed)
+            waits, pause, body = waits + 1, 0.0, self._body(question, seed, without)
             sent = time.monotonic()
             try:
                 response = await self._client.post(f"{self._url}/chat/completions", json=body)
@@ -184,7 +188,7 @@ class OpenAIModel:
                 self._fold = True
                 continue
             if status in (400, 422) and (field := _untaken(_message(response), body)):
-                self._leave_out(field)
+                without.add(field)
                 continue
             text = "" if status < 300 else _message(response)
             if 300 <= status < 400:
@@ -197,14 +201,17 @@ class OpenAIModel:
                 raise ForethoughtError(
                     f"{self._url} answered {status} for model '{self._model}': {text} "
                     "Check the model's name, the URL, FORETHOUGHT_API_KEY and the credit that it has."
-                    + (" OPENAI_API_KEY goes to OpenAI alone." if self._withheld else "")
+                    + (" OPENAI_API_KEY goes to OpenAI alone, over https." if self._withheld else "")
                 )
             if status >= 400:
                 long = (
                     "context length" in text.lower() or "maximum context" in text.lower() or "too long" in text.lower()
                 )
                 return AskFailed("too_long" if long else "refused_by_server", f"HTTP {status}: {text}")
-            return read_reply(response.json(), question.prefix, self._think)
+            reply = read_reply(response.json(), question.prefix, self._think)
+            for field in without if isinstance(reply, Reply) else ():
+                self._leave_out(field)
+            return reply
         self._broken += 1
         breaks = problem == "HTTP 500" and self._broken <= BROKEN
         if breaks or (problem.startswith("HTTP 5") and self._served > troubled):
@@ -236,7 +243,7 @@ class OpenAIModel:
             self._warned = True
             sys.stderr.write(f"note: {self._url} limits the rate, and is waited for.\n")
 
-    def _body(self, ask: Ask, seed: int) -> dict[str, Any]:
+    def _body(self, ask: Ask, seed: int, without: Set[str]) -> dict[str, Any]:
         messages = with_system(ask.messages, self._system)
         messages = fold_system(messages) if self._fold else messages
         if ask.prefix:
@@ -249,7 +256,7 @@ class OpenAIModel:
             self._most: ask.sampling.max_tokens,
             "seed": seed % 2**31,
         }
-        body = {key: value for key, value in body.items() if key not in self._left_out}
+        body = {key: value for key, value in body.items() if key not in self._left_out | without}
         if ask.prefix:
             # vLLM and SGLang: go on with the assistant's words instead of opening a new turn.
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -262,13 +269,15 @@ def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -
     vLLM calls it `reasoning`, others `reasoning_content`; a thought cut off gives no content, and stays an unclosed thought. With `think`
     the server's template opens the thought, which a reply without any tag then goes on with.
     """
+    usage = (payload.get("usage") if isinstance(payload, dict) else None) or {}
+    read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     try:
         choice = payload["choices"][0]
         message, stop = choice["message"], choice.get("finish_reason")
     except (KeyError, IndexError, TypeError):
-        return AskFailed("bad_reply", f"not a chat completion: {str(payload)[:200]}")
+        return Charged("bad_reply", f"not a chat completion: {str(payload)[:200]}", read, written)
     if stop == "content_filter":
-        return AskFailed("refused_by_server", "content_filter: the server's own filter cut the reply")
+        return Charged("refused_by_server", "content_filter: the server's own filter cut the reply", read, written)
     content = message.get("content")
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     parsed = any(message.get(field) is not None for field in ("reasoning", "reasoning_content"))
@@ -282,13 +291,12 @@ def read_reply(payload: dict[str, Any], prefix: str = "", think: bool = False) -
         text = f"{OPEN}\n{reasoning}" + ("" if cut else f"\n{CLOSE}\n\n{text}")
     elif prefix and text.startswith(prefix):
         text = text[len(prefix) :]
-    usage = payload.get("usage") or {}
     return Reply(
         # A token cut in half can leave half a surrogate pair, which no file can hold.
         text=text.encode("utf-8", "replace").decode("utf-8"),
         stop="length" if stop == "length" else "stop",
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
+        prompt_tokens=read,
+        completion_tokens=written,
         # A prefix stands in place of what the template would have opened.
         opened=think and not parsed and not prefix and not text.lstrip().startswith(OPEN),
     )
@@ -309,22 +317,30 @@ def load_openai(spec: str, system: str | None = None, concurrency: int = 32, thi
     return OpenAIModel(model, url, system=system, think=think, concurrency=concurrency)
 
 
-def _key(host: str) -> str:
+def _key(url: httpx.URL) -> str:
     """The key of a server: its own (`FORETHOUGHT_API_KEY_API_EXAMPLE_COM`); OpenAI's, which goes to OpenAI alone, since the URL may stand
     in a file that somebody else has written; or the one for all."""
-    own = "FORETHOUGHT_API_KEY_" + re.sub(r"\W", "_", host).upper()
-    names = (own, *(["OPENAI_API_KEY"] if host.endswith("api.openai.com") else []), "FORETHOUGHT_API_KEY")
+    # As it is looked up (`xn--...`), and dashes apart from dots: no two hosts may share a key.
+    host = url.raw_host.decode("ascii")
+    own = "FORETHOUGHT_API_KEY_" + re.sub(r"\W", "_", host.replace("-", "__")).upper()
+    theirs = url.scheme == "https" and host.endswith("api.openai.com")
+    names = (own, *(["OPENAI_API_KEY"] if theirs else []), "FORETHOUGHT_API_KEY")
     return next(filter(None, map(os.environ.get, names)), "").strip()
 
 
 def _untaken(message: str, body: dict[str, Any]) -> str | None:
     """The sampling setting that a refusal of a request is about; a narrower nucleus than all is not given up."""
-    if not re.search(
-        r"support|both|unknown|unrecogni|unexpected|not (?:allowed|permitted)|extra", message, re.IGNORECASE
-    ):
+    # "only 1 is allowed" is no bound ("only values between 0 and 1 are allowed"), which is for the user to keep.
+    refused = (
+        r"support|both|unknown|unrecogni|unexpected|deprecated|not (?:allowed|permitted)|extra"
+        r"|only be set to|only [^:;]{1,40} is (?:allowed|permitted)"
+    )
+    if not re.search(refused, message, re.IGNORECASE):
         return None
     named = (
-        f for f in ("top_p", "temperature", "seed") if f in body and re.search(rf"(?<![\w.]){f}(?![\w.])", message)
+        f
+        for f in ("top_p", "temperature", "seed")
+        if f in body and re.search(rf"(?<![\w.]){f}(?!\w|\.\w)", message, re.IGNORECASE)
     )
     field = next(named, None)
     return None if field == "top_p" and body["top_p"] != 1.0 else field

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from markupsafe import Markup
 
@@ -15,7 +15,8 @@ from forethought.judges import inside
 from forethought.records import LABELS, Label
 from forethought.report import figures
 from forethought.report.data import ReportData
-from forethought.report.section import rate_view, unshared
+from forethought.report.redact import mask_name
+from forethought.report.section import Gathered, rate_view, unshared
 from forethought.report.text import View, clean
 
 NOTHING = rate(0, 0, 0)
@@ -69,14 +70,14 @@ def called(judge: str, label: Label) -> str:
     return meant.name if meant else "harmful"
 
 
-def _on_few(data: ReportData, attacks: Sequence[str]) -> list[tuple[str, int]]:
+def on_few(found: Gathered, attacks: Iterable[str]) -> list[tuple[str, int]]:
     """(attack, harmful prompts) of the attacks that were made on fewer than were asked directly; what an attack could not be made of
-    was tried."""
-    tried: dict[str, int] = {}
-    for c in data.cells:
-        if c.label == "harmful":
-            tried[c.attack] = max(tried.get(c.attack, 0), c.prompts + c.inapplicable)
-    return [(a, tried[a]) for a in attacks if tried[a] < tried.get(DIRECT, 0)]
+    was tried. None where the page is drawn without its runs."""
+    tried: dict[str, set[str]] = {}
+    for attempt in (a for model in found.models for a in model.attempts if a.prompt.label == "harmful"):
+        name = mask_name(attempt.attack) if found.redacted else attempt.attack
+        tried.setdefault(name, set()).add(attempt.prompt.id)
+    return [(a, len(tried[a])) for a in attacks if a in tried and len(tried[a]) < len(tried.get(DIRECT, ()))]
 
 
 def headline(data: ReportData) -> View:
@@ -117,7 +118,6 @@ def headline(data: ReportData) -> View:
         "left_out": [p.name for p in points if p not in drawn],
         "shared": shared,
         "unshared": unshared(data),
-        "few": _on_few(data, shared),
         "wide": Markup(figures.scatter(points, X_TITLE, y_title)),
         "narrow": Markup(figures.scatter(points, X_TITLE, y_title, 360, 390)),
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,9 @@ def read_model(name: str, paths: Sequence[Path]) -> ModelRuns:
                 )
             said.add((verdict.judge, verdict.attempt))
             found.verdicts.append(verdict)
-    for run in (run for kind in MADE_FROM for run in found.runs[kind]):
-        _check_source(found, run)
-    _add_scores(found)
-    _add_causal(found)
+    again = {run.path: twice[_check_source(found, run)] for kind in MADE_FROM for run in found.runs[kind]}
+    _add_scores(found, again)
+    _add_causal(found, again)
     _add_capability(found)
     return found
 
@@ -137,28 +136,58 @@ def _deployed(target: dict[str, Any]) -> list[Any]:
     return [target["name"], target["system"], target.get("think", False)]
 
 
-def _check_source(found: ModelRuns, run: Run) -> None:
-    """ForethoughtError where a run is not of attempts that are on the page."""
+def _check_source(found: ModelRuns, run: Run) -> str:
+    """The hash of the attack run that a run is of. ForethoughtError where its attempts are not on the page."""
     source = source_of(run, "attempts", run.info["config"]["attempts"], "attack")
     if run_hash(source) not in {run_hash(known) for known in found.attacks}:
         raise ForethoughtError(
             f"{run.path} is of {source.path}, of which '{found.name}' has no judge run. Judge it, or leave it out."
         )
+    return run_hash(source)
 
 
-def _add_causal(found: ModelRuns) -> None:
+def _add_causal(found: ModelRuns, again: Mapping[Path, set[str]]) -> None:
+    """All trials; of the attempts that an earlier attack run holds too (`again`, by causal run) those that nothing else has tested."""
+    spare: list[tuple[list[Trial], list[Verdict]]] = []
     for run in found.runs["causal"]:
-        found.trials += run.read("trials.jsonl", Trial)
-        found.tried += run.read("verdicts.jsonl", Verdict)
+        trials, verdicts = run.read("trials.jsonl", Trial), run.read("verdicts.jsonl", Verdict)
+        late = {t.attempt.id for t in trials if t.of in again[run.path]}
+        found.trials += [t for t in trials if t.attempt.id not in late]
+        found.tried += [v for v in verdicts if v.attempt not in late]
+        spare.append(([t for t in trials if t.attempt.id in late], [v for v in verdicts if v.attempt in late]))
     if len({t.attempt.id for t in found.trials}) < len(found.trials):
         raise ForethoughtError(f"two causal runs of '{found.name}' are of the same attempts. Leave one out.")
+    for trials, verdicts in spare:
+        tested = {t.of for t in found.trials}
+        fresh = {t.attempt.id for t in trials if t.of not in tested}
+        found.trials += [t for t in trials if t.attempt.id in fresh]
+        found.tried += [v for v in verdicts if v.attempt in fresh]
 
 
-def _add_scores(found: ModelRuns) -> None:
+def _add_scores(found: ModelRuns, again: Mapping[Path, set[str]]) -> None:
+    """All scores; of the attempts that an earlier attack run holds too (`again`, by score run) those that have no other."""
+    check_place(found.name, found.runs["score"])
+    spare: dict[str, Score] = {}
     for run in found.runs["score"]:
-        found.scores += run.read("scores.jsonl", Score)
-    if len({s.attempt for s in found.scores}) < len(found.scores):
+        for score in run.read("scores.jsonl", Score):
+            if score.attempt in again[run.path]:
+                spare.setdefault(score.attempt, score)
+            else:
+                found.scores.append(score)
+    own = {s.attempt for s in found.scores}
+    if len(own) < len(found.scores):
         raise ForethoughtError(f"two score runs of '{found.name}' are of the same attempts. Leave one out.")
+    found.scores += [score for attempt, score in spare.items() if attempt not in own]
+
+
+def check_place(name: str, scored: Iterable[Run]) -> None:
+    """ForethoughtError where one model was scored in several places: a difference between attacks would be one between places."""
+    places = {digest(run.info["config"].get("thinks"), run.info["config"].get("fork")): run.path for run in scored}
+    if len(places) > 1:
+        one, two, *_ = places.values()
+        raise ForethoughtError(
+            f"'{name}': {one} and {two} read the log-odds in different places (--at, --thinks). Score one again, or name them apart."
+        )
 
 
 def _add_capability(found: ModelRuns) -> None:
@@ -184,7 +213,7 @@ def _add_attack(found: ModelRuns, run: Run) -> set[str]:
         raise ForethoughtError(f"the runs of '{found.name}' are of different models: {names}. Name them apart.")
     known, added = {a.id for a in found.attempts}, run.read("attempts.jsonl", Attempt)
     alike = any(comparable(run) == comparable(other) for other in found.attacks)
-    again = {a.id for a in added if alike and a.attack == "direct" and a.id in known}
+    again = asked_again(added) & known if alike else set()
     twice = next((a.id for a in added if a.id in known - again), None)
     if twice is not None:
         raise ForethoughtError(
@@ -193,6 +222,11 @@ def _add_attack(found: ModelRuns, run: Run) -> set[str]:
     found.attacks.append(run)
     found.attempts += [a for a in added if a.id not in again]
     return again
+
+
+def asked_again(attempts: Iterable[Attempt]) -> set[str]:
+    """Ids of what every attack run on the same prompts sends: the direct requests."""
+    return {a.id for a in attempts if a.attack == "direct"}
 
 
 def heard_of(models: Sequence[ModelRuns]) -> dict[str, dict[str, list[Outcome]]]:
@@ -210,27 +244,29 @@ def comparable(attack_run: Run) -> str:
     return digest(attack_run.info["inputs"]["prompts"], config["sampling"], config["samples"])
 
 
-def few_of(attack_run: Run) -> dict[str, int | None]:
-    """On how many prompts of a label each attack was made; None for all."""
-    config = attack_run.info["config"]
-    return {attack: config.get("few", {}).get(attack) for attack in config.get("attacks", ())}
-
-
-def check_few(one: Run, two: Run) -> None:
-    """ForethoughtError where one attack was made on different numbers of prompts."""
-    there = few_of(two)
-    for attack, few in few_of(one).items():
-        if there.get(attack, few) != few:
-            raise ForethoughtError(
-                f"'{attack}' was made on {few or 'all'} prompts of a label in {one.path} and on {there[attack] or 'all'} in {two.path}: "
-                "they cannot stand in one table. Attack again with the same --few."
-            )
+def check_few(*runs: Run, attacks: Collection[str] = ()) -> None:
+    """ForethoughtError where an attack that one run made on few prompts was made on other prompts of a label in another; `attacks` are
+    those that matter (none: all)."""
+    few = {attack for run in runs for attack in run.info["config"].get("few", {})}
+    few = few & set(attacks) if attacks else few
+    first: dict[tuple[str, str], tuple[set[str], Path]] = {}
+    for run in runs if few else ():
+        asked: dict[tuple[str, str], set[str]] = {}
+        for a in run.read("attempts.jsonl", Attempt):
+            if a.attack in few:
+                asked.setdefault((a.attack, a.prompt.label), set()).add(a.prompt.id)
+        for (attack, label), ids in asked.items():
+            known, where = first.setdefault((attack, label), (ids, run.path))
+            if known != ids:
+                others = " others" if len(known) == len(ids) else ""
+                raise ForethoughtError(
+                    f"'{attack}' was made on {len(known)} {label} prompts in {where} and on {len(ids)}{others} in {run.path}: "
+                    "they cannot stand in one table. Attack again with the same --few."
+                )
 
 
 def check_comparable(models: Sequence[ModelRuns]) -> None:
-    """ForethoughtError where models were asked different prompts, or with other sampling."""
-    for one, two in combinations((run for model in models for run in model.attacks), 2):
-        check_few(one, two)
+    """ForethoughtError where models were asked different prompts, or with other sampling; a note where a server sampled in its own way."""
     first: tuple[str, str] | None = None
     for model in models:
         for run in model.attacks:
@@ -240,6 +276,35 @@ def check_comparable(models: Sequence[ModelRuns]) -> None:
                 raise ForethoughtError(
                     f"'{first[1]}' and '{model.name}' were asked different prompts, or with other sampling, and cannot stand in one table."
                 )
+    check_few(*(run for model in models for run in model.attacks))
+    if unlike := sampled_unlike(models):
+        sys.stderr.write(f"note: {unlike}\n")
+
+
+def left_to_server(model: ModelRuns) -> dict[str, tuple[str, ...]]:
+    """The sampling settings that a server did not take, so that its own default held: by role (`target`, `attacker`, `helper`, `judge`)."""
+    found: dict[str, set[str]] = {}
+    for run in (*model.attacks, *(run for kind in model.runs.values() for run in kind)):
+        for name, about in run.info.get("loaded", {}).items():
+            asked = (role for role in ("target", "attacker", "helper") if _name(run, role) == name)
+            found.setdefault(next(asked, "judge"), set()).update(about.get("left to the server", ()))
+    return {role: tuple(sorted(fields)) for role, fields in found.items() if fields}
+
+
+def _name(run: Run, role: str) -> str | None:
+    asked = run.info["config"].get(role)
+    return asked["name"] if isinstance(asked, dict) else None
+
+
+def sampled_unlike(models: Sequence[ModelRuns]) -> str:
+    """A sentence on models whose replies were drawn in unlike ways, one at a server's default; empty where all were drawn alike."""
+    left = {m.name: tuple(f for f in left_to_server(m).get("target", ()) if f != "seed") for m in models}
+    if len(set(left.values())) < 2:
+        return ""
+    said = "; ".join(
+        f"the server of '{name}' did not take {' and '.join(fields)}" for name, fields in left.items() if fields
+    )
+    return f"{said}: models stand side by side whose replies were drawn in unlike ways."
 
 
 def training_at(name: str, run: Path) -> Path | None:

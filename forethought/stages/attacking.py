@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from forethought.models import deployment
 from forethought.records import (
     Attempt,
     Found,
+    Label,
     Prompt,
     Reply,
     Sampling,
@@ -54,8 +56,7 @@ def attack(
     run = open_run(out, "attack", settings, inputs, seed=seed, overwrite=overwrite)
     if run.finished:
         return run
-    # By no run's own seed: models are compared on the same ones.
-    drawn = {n: draw(prompts, dict.fromkeys(config.labels, most), 0) for n, most in config.few.items()}
+    drawn = {n: draw_few(prompts, config.labels, most) for n, most in config.few.items()}
     planned = [
         (n, a, p) for n, a in attacks for p in drawn.get(n, prompts) if p.label in config.labels or n == "direct"
     ]
@@ -98,6 +99,12 @@ def attack(
     counts = {"planned": len(by_key), "ok": len(attempts) - failed, "failed": failed, **dict(reasons.most_common(8))}
     run.finish(counts, ["attempts.jsonl"])
     return run
+
+
+def draw_few(prompts: list[Prompt], labels: Iterable[Label], most: int) -> list[Prompt]:
+    """At most so many prompts of each label. By no run's own seed, and whatever the other labels are (which `draw` heeds, to keep contrast
+    pairs together): models are compared on the same ones."""
+    return [p for label in labels for p in draw([p for p in prompts if p.label == label], {label: most}, 0)]
 
 
 def job_of(attempt: Attempt, samples: int) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from forethought.models.heap import let_go
 from forethought.models.meter import Meter, Metered
 from forethought.progress import progress
 from forethought.records import digest
-from forethought.run import Run, hash_file, read_run, run_hash, write_json
+from forethought.run import Run, hash_file, read_info, read_run, run_hash, write_json
 from forethought.train.card import CARD
 
 T = TypeVar("T")
@@ -67,10 +67,14 @@ def attacked(attempts_run: Path) -> tuple[Run, ModelConfig, dict[str, str]]:
 
 
 def files_of(*specs: str) -> dict[str, str]:
-    """{name: content hash} of the files that specs name, `templates:PATH` or `rubric(path=FILE)`, and of the modules of one's own,
-    `module:function`. They are inputs of a run."""
+    """{name: content hash} of the files and attack runs that specs name, `templates:PATH` or `replay(path=RUN)`, and of the modules of
+    one's own, `module:function`. They are inputs of a run. ForethoughtError for an attack run that is not finished."""
     named = (word.strip().strip("'\"") for spec in specs for word in re.findall(r"[:=]([^,()+=]+)", spec))
-    files = {name: hash_file(path) for name in named if name and (path := Path(name).expanduser()).is_file()}
+    places = {name: Path(name).expanduser() for name in named if name}
+    files = {name: hash_file(path) for name, path in places.items() if path.is_file()}
+    # Of a training run the stage has the weights already (`weights_of`).
+    runs = [n for n, path in places.items() if (path / "run.json").exists() and read_info(path)["command"] == "attack"]
+    files |= {name: run_hash(read_run(places[name])) for name in runs}
     modules = {name for spec in specs for name in re.findall(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*", spec)}
     return files | {name: found for name in sorted(modules) if (found := _code(name)) is not None}
 
@@ -113,13 +117,15 @@ def execute(
     """Run jobs with their models, the disk cache and a progress line; `save` keeps each result as soon as it is there.
 
     With a budget, PILOT jobs run first, to know what an ask costs before many are on their way. With `pilot` what all would cost is
-    estimated from them, and too much stops the run; without it, what has been used up is all that does.
+    estimated from them, and too much stops the run. With it or without, a server is handed nothing more once a cap is met.
     """
     models = {role: load(model) for role, model in roles.items()} if jobs else {}
     _note_models(run, {roles[role].name: model for role, model in models.items()})
     meter = Meter(budget, run.path / "usage.json") if budget and jobs else None
     if meter:
-        models = {r: Metered(m, meter) if is_served(roles[r].name) else m for r, m in models.items()}
+        models = {
+            r: Metered(m, meter, roles[r].concurrency) if is_served(roles[r].name) else m for r, m in models.items()
+        }
     cache = DiskCache(cache_path(run.path)) if models else None
     errors, replies, first = 0, 0, total - len(jobs)
     parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]

@@ -10,6 +10,7 @@ from forethought.analysis.separation import Compared, Separation
 from forethought.analysis.summary import DIRECT
 from forethought.report import curves
 from forethought.report.data import ReportData
+from forethought.report.headline import on_few
 from forethought.report.section import SMALL_N, Gathered, Section, Table, draw, flat, model_views
 from forethought.report.text import View
 
@@ -23,7 +24,10 @@ def section(found: Gathered) -> Section | None:
     if not drawn and not view["short"]:
         return None
     decided = [i for i, m in enumerate(data.models) if m.name in data.decided]
-    body = draw("separation.html.j2", found, separation=view, rocs=drawn, models=model_views(data), decided=decided)
+    few = on_few(found, dict.fromkeys(s.attack for s in data.separations))
+    body = draw(
+        "separation.html.j2", found, separation=view, rocs=drawn, models=model_views(data), decided=decided, few=few
+    )
     points = [
         {"model": c.model, "scope": c.scope, "against": c.against, "false positive rate": x, "true positive rate": y}
         for c in data.curves
