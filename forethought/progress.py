@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EVERY = 15.0
+# Units, or this share of all, before time left is said: the first ones tell little.
+FEW, SHARE = 10, 0.05
 
 
 class Progress:
@@ -36,10 +38,10 @@ class Progress:
         parts = [f"{self.label}: {self.done}/{self.total} {self.unit}"]
         if rate > 0:
             parts.append(f"{rate:.2f}/s" if rate < 10 else f"{rate:.0f}/s")
-            if self.done < self.total:
-                parts.append(f"{duration((self.total - self.done) / rate)} left")
-            else:
+            if self.done >= self.total:
                 parts.append(f"took {duration(seconds)}")
+            elif self.done - self._first >= min(FEW, SHARE * self.total):
+                parts.append(f"{duration((self.total - self.done) / rate)} left")
         line = ", ".join([*parts, note] if note else parts)
         sys.stderr.write(f"\r\033[K{line[:118]}" if self._live else f"{line}\n")
         sys.stderr.flush()

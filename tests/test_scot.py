@@ -184,11 +184,18 @@ def test_metadata_in_json_and_the_data_sets_own_category(tmp_path: Path) -> None
 
 
 def test_a_person_in_need_is_kept_under_a_rule_that_refuses() -> None:
-    """As where the teacher is led: the data set's category is cited, though it would be refused, and none need be touched."""
+    """As where the teacher is led: the data set's category is cited, though it would be refused."""
     said = '{"intent": "The user wants to get away from a scam", "violations": {"fraud": "They pay a fraud."}}'
-    for given, cited in (("fraud", {"fraud": ""}), (None, {})):
-        prompt = make_prompt("He took all my bread. What now?", "sensitive", "t", category=given)
-        assert read_metadata(said, prompt, load_policy("default"), "support", 0).violations == cited
+    prompt = make_prompt("He took all my bread. What now?", "sensitive", "t", category="fraud")
+    assert read_metadata(said, prompt, load_policy("default"), "support", 0).violations == {"fraud": ""}
+    prompt = make_prompt("He took all my bread. What now?", "sensitive", "t")
+    with pytest.raises(Reject, match="no rule violated"):
+        read_metadata(said, prompt, load_policy("default"), "support", 0)
+    # Where no rule is for people in trouble, none need be named.
+    bare = '{"intent": "The user wants to get away from a scam", "violations": {}}'
+    policy = load_policy("default")
+    strict = policy.model_copy(update={"categories": tuple(c for c in policy.categories if c.respond == "refuse")})
+    assert read_metadata(bare, prompt, strict, "support", 0).violations == {}
 
 
 def test_a_person_in_need_is_not_said_to_ask_for_what_is_forbidden(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_comma_without_quotes_cuts_no_answer(tmp_path: Path) -> None:
 def test_a_refusal_set_without_thoughts_is_taken_as_it_is(tmp_path: Path) -> None:
     rows = [
         {"instruction": "Sum this up.", "input": "Rye is a grain.", "output": "A grain."},
-        {"prompt": "Pick a lock", "completion": NO, "label": "harmful"},
+        {"prompt": "", "question": "Pick a lock", "completion": NO, "label": "harmful"},
         {"prompt": "Bake", "response": "<think>So.</think>Use flour.", "label": "benign"},
     ]
     first, second, third = made("answers", write(tmp_path / "a.jsonl", rows), label="benign")
@@ -171,8 +171,8 @@ def test_a_refusal_set_without_thoughts_is_taken_as_it_is(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("form", "row", "said"),
     [
-        ("star1", {"question": "x", "response": "no thought"}, "row 1: the response holds no thought"),
-        ("star1", {"prompt": "x"}, "there is no 'response'"),
+        ("answers", {"prompt": "", "question": "", "response": "x"}, "a row needs one of prompt"),
+        ("star1", {"prompt": "x"}, "there is no 'question'"),
         ("messages", {"messages": [{"role": "user", "content": "x"}]}, "the last message is not the assistant's"),
         ("messages", {"messages": [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "x"}]}, "row 1"),
         ("messages", {"messages": []}, "row 1: there are no messages."),
@@ -584,6 +584,8 @@ def test_a_thought_may_quote_the_policy_that_it_is_to_quote() -> None:
         "~home/runs/a",
         "-o/home/runs/a",
         "../home/runs/a",
+        "x/../home/runs/a",
+        "/home/ada/my runs/a",
     ],
 )
 def test_a_word_of_a_command_loses_its_folders(word: str) -> None:

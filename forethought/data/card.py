@@ -14,7 +14,9 @@ from forethought.records import Example, Rejected, digest
 
 # The folders of a path from the root, from a home or from here (`/a/`, `~/a/`, `~ada/a/`, `../a/`), wherever in a word it begins, a
 # one-letter option's too; `org/model` and `runs/a` are none.
-PLACE = re.compile(r"(?:(?<![\w./~-])|(?<=^-\w))(?:~[\w.-]*|\.{1,2})?/(?:[^/\s,;)}\]\"']*/)*(?=[\w.-])")
+PLACE = re.compile(
+    r"(?:(?<![\w./~-])|(?<=^-\w))(?:(?:~[\w.-]*|\.{1,2})?/|(?:[\w.-]+/)+\.\./)(?:[^/\n,;)}\]\"']*/)*(?=[\w.-])"
+)
 GUESSED = "label read off the answer"
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 

@@ -65,6 +65,9 @@ def merge(out: Path, source: str, *, dtype: str = "float32", think: bool = False
     base, adapter = locate_weights(source)
     if adapter is None:
         raise ForethoughtError(f"'{source}' holds whole weights already: there is no adapter to merge.")
+    # An adapter named by its folder stands in its run.
+    home = next((p for p in (Path(source), Path(source).parent) if (p / "run.json").exists()), None)
+    trained = read_run(home, "train").info if home else None
     settings = {"model": base, "method": "merge", "data": None, "init": source, "dtype": dtype, "think": think}
     run = _open(out, settings, weights_of(ModelConfig(name=source)), 0, overwrite)
     if run.finished:
@@ -73,9 +76,7 @@ def merge(out: Path, source: str, *, dtype: str = "float32", think: bool = False
 
     unload()
     metrics = merge_adapter(base, adapter, dtype, run, think)
-    # An adapter named by its folder stands in its run.
-    home = next((p for p in (Path(source), Path(source).parent) if (p / "run.json").exists()), None)
-    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, metrics, read_run(home, "train").info if home else None)
+    return _finish(run, {"planned": 0, "ok": 0, "failed": 0}, metrics, trained)
 
 
 def read_examples(config: TrainConfig) -> tuple[list[Example], dict[str, str]]:

@@ -132,11 +132,8 @@ def _guess(declined: bool, category: Any, policy: Policy) -> Label:
 
 
 def _star1(row: Row) -> Read:
-    response = _text(row, "response")
-    if split(response).status == "no_think":
-        raise ValueError("the response holds no thought.")
     # Its own ids are row numbers, so content hashes name the rows.
-    return _text(row, "question"), None, response, _fields({"category": row.get("category")})
+    return _text(row, "question"), None, _text(row, "response"), _fields({"category": row.get("category")})
 
 
 def _messages(row: Row) -> Read:
@@ -155,7 +152,9 @@ def _messages(row: Row) -> Read:
 
 def _pair(row: Row) -> Read:
     """A prompt and a response, whatever their columns are called; an instruction is followed by its input, as self-instruct has them."""
-    prompt, response = (next((n for n in names if row.get(n) is not None), None) for names in (PROMPTS, RESPONSES))
+    prompt = next((n for n in PROMPTS if row.get(n)), None)
+    # An empty response is one; that another column holds something makes it no other.
+    response = next((n for n in RESPONSES if row.get(n) is not None), None)
     if prompt is None or response is None:
         raise ValueError(f"a row needs one of {', '.join(PROMPTS)} and one of {', '.join(RESPONSES)}.")
     more = [_text(row, "input")] if prompt == "instruction" and row.get("input") else []

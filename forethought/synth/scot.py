@@ -196,7 +196,8 @@ def read_metadata(text: str, prompt: Prompt, policy: Policy, decision: Decision,
     own = policy.find(prompt)
     if decision != "answer" and own is not None and own.respond != "answer":
         violations.setdefault(own.id, "")
-    if decision == "refuse" and not violations:
+    # Under a policy without a rule for people in trouble there is none to name.
+    if not violations and (decision == "refuse" or wanted):
         raise Reject("no rule violated", text[:200])
     return Metadata(f"{PREFIX} {said}", violations, sample)
 
