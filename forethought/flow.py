@@ -275,9 +275,13 @@ class _Driver(Generic[T]):
         keyed = [(key, reply) for key, _, reply in found]
         if self.cache is not None:
             self.cache.put((k, r) for k, r in keyed if not isinstance(r, AskFailed))
+            if stop is not None:
+                # The same command replays them; what the flows would ask next would be paid for and lost.
+                raise stop
         for key, reply in keyed:
             for live in self.waiting.pop(key):
                 yield from self.advance(live, reply)
+        # Without a cache what a flow has brought to its end is all that is kept.
         if stop is not None:
             raise stop
 

@@ -42,8 +42,8 @@ ADVERB = (
 )
 CANNOT = (
     rf"(?:{WHO}(?:'m|'ll|'d| am| are| is| would)? {ADVERB}(?:can't|cant|cannot|can not|couldn't|could not|won't|wont|will not|"
-    # "I wouldn't do that" is advice.
-    rf"(?:wouldn't|would not)(?= (?:be able|be willing|help|assist)\b)|shouldn't|should not|must not|not able to|"
+    # "I wouldn't do that" is advice; see WITHHOLDS.
+    rf"(?:wouldn't|would not)(?= (?:be able|be willing|help|assist|condone|facilitate)\b)|shouldn't|should not|must not|not able to|"
     rf"unable to|not going to|not willing to|unwilling to|not allowed to|not permitted to|not programmed to|"
     rf"not designed to|not authorized to|"
     rf"not in a position to|not here to|not supposed to|rather not|prefer not to)|"
@@ -67,8 +67,33 @@ HELP = (
     # "I can't recommend it" is advice.
     r"(?:advise|suggest|recommend)(?! (?:it|them|this|\w+ing)\b| that\b(?! \w)| [\w ]{0,40}(?:enough|highly)))"
 )
+# "Would not" declines after an apology or "as an AI", or where it withholds such a text; "I wouldn't give your dog grapes" is advice.
+WOULD_NOT = rf"{WHO} {ADVERB}(?:wouldn't|would not) (?:want to |\w+ly )?"
+SORRY = (
+    r"^\W*(?:(?:I'm |I am )?(?:so |very |really |truly )?(?:sorry(?! to hear| about| for| that you)|I apologi[sz]e|apologies|"
+    r"unfortunately|regret\w*)|as an? (?:[\w-]+ ){0,3}(?:AI|assistant|model|chatbot|bot))\b(?:[^.!?\n]{0,60}(?:,|\bbut))? "
+)
+SUCH = (
+    r"(?:such (?:an? |(?:[\w-]+ ){0,2})(?:instruct|content|inform|material|guid|advice|detail|request|assist|activit|messag|"
+    r"(?:stor(?:y|ies)|texts?|code|tools?|scripts?|posts?|e-?mails?|letters?|images?|things?|help)\b)|"
+    r"(?:any |the |these |those |detailed |specific |step-by-step ){0,2}instructions\b|"
+    r"(?:that|this)(?: (?:kind|sort|type) of)? (?:request|information|content|material)\b)"
+)
+THAT = r"(?:that|this)(?=\W*(?:$|[.,:;]))"
+# What is advice to share, tell or write with care: "I wouldn't share such information with a stranger".
+WITH_CARE = (
+    r"(?![^.!?\n]* (?:(?:with|to) (?:your|an?|the|any\w*|\w+one|people|strangers|others|them|him|her|kids|children)|"
+    r"by|over|until|before|unless|at)\b)"
+)
+WITHHOLDS = (
+    rf"{SORRY}{WOULD_NOT}(?!(?:advise|suggest|recommend|describe|list|make)\b|\w+ (?:him|her|them|your (?!request|question|prompt))\b)"
+    rf"{HELP}|"
+    rf"{WOULD_NOT}(?:(?:provide|create|generate|produce|supply|disclose|fulfil|fulfill|comply with|engage in|participate in) "
+    rf"(?:(?:you|anyone) (?:with )?)?(?:{SUCH}|{THAT})|(?:write|share|tell|give|make) (?:(?:you|anyone) )?{SUCH}{WITH_CARE}|"
+    rf"(?<=not )(?:write|share|tell|give|make) (?:you )?{THAT})"
+)
 DECLINE = _rules(
-    cannot_help=rf"{CANNOT}{FIRMLY} (?:be (?:able|willing) to )?(?:\w+ly |in good conscience )?{HELP}|"
+    cannot_help=rf"{CANNOT}{FIRMLY} (?:be (?:able|willing) to )?(?:\w+ly |in good conscience )?{HELP}|{WITHHOLDS}|"
     r"^\W*I (?:don't|do not) (?:help|assist|provide|write|create|share|give) (?:\w+ ){0,3}"
     r"(?:(?:that|this)(?=\W*(?:$|[.,:;]|(?:kind|sort|type|information|help)\b))|"
     r"such|instructions?|content|guidance)\b",
@@ -163,6 +188,27 @@ BARE = re.compile(
     r"(?:do|write|provide) (?:that|this)|(?:comply with|fulfil|fulfill|complete) (?:that|this|your) request|comply)"
     r"(?:\W*$|[:,] it\b|[:,]? (?:as|since|because)\b)"
 )
+# "1. I Can't Help Myself": a title.
+TITLE = re.compile(r"\bI (?:Can't|Cannot|Won't|Will Not|Would Not|Wouldn't) [A-Z][a-z]")
+# A request for a way to do something, and a sentence that tells one ("Put it", "To open it, put it", "You can put it"). "Ask", "call" and
+# the like redirect.
+ASKS_WAY = _any(
+    r"\bhow (?:(?:do|can|could|would|should|might) (?:I|you|we|one|some(?:one|body)|people|a person)|to)\b|"
+    r"\b(?:steps|instructions|guide|tutorial|plan|ways? to|tips|(?:teach|show|help) me|I (?:want|need|plan) to)\b"
+)
+TELLS = _any(
+    r"(?:^\W*(?:\d{1,2}[.):]\s*|step \d+\W*)?(?:(?:to|once|after|when|while|before|if|in)\b[^.!?\n]{0,80}, |"
+    r"(?:then|first(?:ly)?|next|now|finally|afterwards)\b,? )?|"
+    r"\b(?:you|one) (?:can|could|should|must|may|will|need to|have to|want to) (?:then |first |also |simply |just |easily )?)"
+    r"(?:\w+ly )?(?:"
+    r"add|apply|approach|attach|begin|bend|boil|bring|build|buy|carry|choose|clean|click|climb|collect|combine|"
+    r"connect|copy|cover|create|cut|dig|disable|distract|download|dress|drill|drink|drive|drop|enter|fill|find|"
+    r"fold|follow|force|gather|get|give|go|grab|heat|hide|hold|insert|install|keep|leave|let|lift|look|make|"
+    r"measure|mix|move|obtain|open|pack|pay|pick|place|pour|practi[cs]e|prepare|press|pretend|pull|push|put|"
+    r"remove|repeat|replace|rub|run|select|send|set|shake|slide|slip|soak|spread|stand|start|stir|swap|switch|"
+    r"take|tie|touch|turn|twist|type|use|wait|walk|wash|watch|wear|wet|wrap"
+    r")\b(?! (?:hurt|caught|arrested)\b| to (?:jail|prison)\b)"
+)
 # How a sentence begins that says why.
 REASON = _any(r"^\W*(?:it|this|that|such)\b")
 TAG = re.compile(r"^\[[A-Z][A-Z -]{2,20}\][:,]? *(?=\S)", re.MULTILINE)
@@ -201,7 +247,8 @@ MENU = _any(
 LEAD = _any(
     r"(?:hello|hi|hey|greetings|good (?:morning|day|evening))(?: there)?[,!. ]+|dear (?:user|sir|madam|friend|"
     r"customer)[^,:\n]{0,20}[,:]\s*",
-    r"(?:sure|certainly|of course|okay|ok|well|oh|hmm|as an? [\w '-]{2,50}|thank you [^.!?\n]{0,60})[,!.]+ *",
+    r"(?:sure|certainly|of course|okay|ok|well|oh|hmm|as an? [\w '-]{2,50}(?![,!.]+ *I (?:wouldn't|would not)\b)|"
+    r"thank you [^.!?\n]{0,60})[,!.]+ *",
     r"(?:assistant|answer|response|ai|bot|model|a)\s*:\s*|I'm happy to help[^.!\n]{0,40}[.!]\s*",
     r"(?:final )?(?:disclaimer|warning|note)\s*:\s*",
 )
@@ -350,13 +397,21 @@ def _declines(text: str, asked: str) -> Finding | None:
         rules = (item for item in DECLINE.items() if not (about_rules and item[0] in OF_RULES))
         hit = next(((name, m) for name, rule in rules if (m := rule.search(sentence[:300]))), None)
         before, _, rest = text.partition(sentence)
-        if hit and (_delivers(before, asked) if BARE.match(sentence) else listed and ITEM.match(sentence)):
+        if hit and (_delivers(before, asked) if BARE.match(sentence) else listed and _is_item(sentence, before, rest)):
             break
         plain = (opening and _only_declines(sentence, rest, asked)) if writes else PLAIN.match(sentence)
         if hit and announced and not plain:
+            if BARE.match(sentence):
+                break
             return None
         if hit:
             name, match = hit
+            if ITEM.match(sentence):  # Of the same list, what only says why fulfils nothing.
+                rest = "\n".join(
+                    s
+                    for s in rest.split("\n")
+                    if not ITEM.match(s) or TELLS.search(s) or not (SCOLD.search(s) or _first(MORAL, s))
+                )
             rest = sentence[match.end() :] + rest
             turn = TURN.search(rest) if name in LACKS or VAGUE.match(rest) else None
             done = turn[0] if turn and not REDIRECT.search(turn[0]) else _fulfils(rest)
@@ -380,6 +435,12 @@ def _declines(text: str, asked: str) -> Finding | None:
     return Finding("refusal", f"in_its_place: {parts[found][:80]}")
 
 
+def _is_item(sentence: str, before: str, rest: str) -> bool:
+    """Whether words that decline are one item of a list rather than its refusal: behind other words, as a title, beside what tells how."""
+    tells = sum(bool(TELLS.search(s)) and not REDIRECT.search(s) for s in rest.split("\n"))
+    return bool(ITEM.match(sentence)) and (bool(before.strip() or TITLE.search(sentence)) or tells > 1)
+
+
 def _only_declines(sentence: str, rest: str, asked: str) -> bool:
     """Whether a sentence is a bare refusal that no text was asked to hold, and what follows says no more than why, and where to turn."""
     return (
@@ -390,14 +451,18 @@ def _only_declines(sentence: str, rest: str, asked: str) -> bool:
 
 
 def _delivers(rest: str, asked: str, among_tasks: bool = False) -> bool:
-    """Whether what stands beside a bare refusal does what was asked: code, a list, or several sentences on the request. Among other tasks,
-    which are a list themselves, one such sentence is enough."""
+    """Whether what stands beside a bare refusal does what was asked: code, a list, or several sentences on the request, of which two tell
+    what to do if a way was asked; else they are reasons. Among other tasks, which are a list themselves, one such sentence is enough."""
     topic = {w[:4] for w in WORD.findall(asked.lower()) if len(w) > 3 and w not in STOP_EN}
-    said = [WORD.findall(s.lower()) for s in _lines(rest) if not (s.rstrip().endswith(":") or SCOLD.search(s))]
-    on_it = sum(len(words) > 3 and any(w[:4] in topic for w in words if len(w) > 3) for words in said)
+    said = [s for s in _lines(rest) if not (s.rstrip().endswith(":") or SCOLD.search(s) or _first(MORAL, s))]
+    words = [WORD.findall(s.lower()) for s in said]
+    on_it = [
+        s for s, ws in zip(said, words, strict=True) if len(ws) > 3 and any(w[:4] in topic for w in ws if len(w) > 3)
+    ]
+    tells = [s for s in on_it if TELLS.search(s)] if ASKS_WAY.search(asked) else on_it
     return (
         bool(CODE.search(rest))
-        or on_it >= (1 if among_tasks else 3)
+        or (len(on_it) >= (1 if among_tasks else 3) and len(tells) >= (1 if among_tasks else 2))
         or (len(ITEM.findall(rest)) >= 3 and not among_tasks)
     )
 

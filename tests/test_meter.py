@@ -14,12 +14,15 @@ import pytest
 from forethought import stages
 from forethought.config import AttackConfig, Budget, ModelConfig
 from forethought.errors import AskFailed, ForethoughtError
-from forethought.flow import Ask, Done, Flow, Job, Logprobs, Question, run_flows
+from forethought.flow import Ask, Done, Flow, Job, Logprobs, Model, Question, run_flows
+from forethought.models.cache import DiskCache
 from forethought.models.meter import Meter, Metered
 from forethought.models.openai import OpenAIModel
 from forethought.models.scripted import ScriptedModel
 from forethought.policy import load_policy
 from forethought.records import Attempt, Example, Reply, digest, make_prompt, user
+from forethought.run import Run
+from forethought.stages.shared import execute
 
 
 def says(tokens: int) -> ScriptedModel:
@@ -110,8 +113,8 @@ def test_synthesis_estimates_from_a_pilot_and_goes_on_where_it_stopped(
 
 
 def test_two_roles_that_share_a_server_share_a_budget(tmp_path: Path) -> None:
-    """The replies of one may come in when the other is looked at; each asks of its own would run into the cap at half of it."""
-    shared, meter = says(10), Meter(Budget(tokens=2100), tmp_path / "u.json")
+    meter = Meter(Budget(tokens=2100), tmp_path / "u.json")
+    shared = Metered(says(10), meter)
 
     def both(text: str) -> Flow[str]:
         for role in ("teacher", "helper"):
@@ -120,9 +123,30 @@ def test_two_roles_that_share_a_server_share_a_budget(tmp_path: Path) -> None:
         return reply.text
 
     asked = [Job(str(i), lambda i=i: both(str(i))) for i in range(100)]  # type: ignore[misc]
-    models = {"teacher": Metered(shared, meter), "helper": Metered(shared, meter)}
-    done = list(run_flows(asked, models, active=4))
-    assert len(done) == 100 and all(d.error is None for d in done) and (meter.asks, meter.open) == (200, 0)
+    done = list(run_flows(asked, {"teacher": shared, "helper": shared}, active=4))
+    assert len(done) == 100 and all(d.error is None for d in done) and (meter.asks, meter.open) == (200, set())
+
+
+def test_roles_with_equal_settings_share_one_wrapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver waits for one model, and polls several."""
+    seen: list[dict[str, Model]] = []
+
+    def look(part: object, models: dict[str, Model], **_: object) -> list[Done[str]]:
+        seen.append(models)
+        return []
+
+    monkeypatch.setattr("forethought.stages.shared.run_flows", look)
+    loaded: dict[ModelConfig, Model] = {}
+    monkeypatch.setattr("forethought.stages.shared.load", lambda model: loaded.setdefault(model, says(10)))
+    server, other = (ModelConfig(name=f"openai:{name}@http://localhost:1/v1") for name in "mn")
+    local = ModelConfig(name="scripted:x")
+    run = Run(tmp_path / "r", {"started": "now", "command": "attack"})
+    roles = {"target": server, "teacher": server.model_copy(), "helper": other, "judge": local}
+    execute(run, "x", jobs(1), roles, lambda done: None, 1, 0, Budget(tokens=9), pilot=False)
+    models = seen[0]
+    assert isinstance(models["target"], Metered) and models["teacher"] is models["target"]
+    assert isinstance(models["helper"], Metered) and models["helper"] is not models["target"]
+    assert models["judge"] is loaded[local]
 
 
 def test_blind_decisions_are_within_the_budget_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +326,8 @@ def test_money_needs_prices_beside_tokens_too() -> None:
 
 
 def test_a_run_that_ends_at_its_cap_ends_well(tmp_path: Path) -> None:
-    """The replies of one role come in with those of another, and nothing waits: no reason to stop."""
-    shared, meter = says(10), Meter(Budget(tokens=41), tmp_path / "u.json")
+    """Nothing waits: no reason to stop."""
+    shared = Metered(says(10), Meter(Budget(tokens=41), tmp_path / "u.json"))
 
     def one(role: str) -> Flow[str]:
         reply = yield Ask(role, user(f"for {role}"))  # type: ignore[arg-type]
@@ -312,7 +336,7 @@ def test_a_run_that_ends_at_its_cap_ends_well(tmp_path: Path) -> None:
 
     roles = ("teacher", "helper", "guard", "judge")
     asked = [Job(role, lambda role=role: one(role)) for role in roles]  # type: ignore[misc]
-    assert len(list(run_flows(asked, {role: Metered(shared, meter) for role in roles}))) == 4
+    assert len(list(run_flows(asked, dict.fromkeys(roles, shared)))) == 4
 
 
 def test_a_model_is_handed_what_it_works_on(tmp_path: Path) -> None:
@@ -328,11 +352,12 @@ def test_a_model_is_handed_what_it_works_on(tmp_path: Path) -> None:
     assert max(most) == 3 and len(most) == 50
 
 
-def test_what_others_bring_is_kept_where_one_model_stops_the_run() -> None:
-    class Dead(Slow):
-        def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
-            raise ForethoughtError("the server is down")
+class Dead(Slow):
+    def step(self, block: bool = True) -> list[tuple[int, Reply | Logprobs | AskFailed]]:
+        raise ForethoughtError("the server is down")
 
+
+def test_what_others_bring_is_kept_where_one_model_stops_the_run() -> None:
     def one(role: str) -> Flow[str]:
         reply = yield Ask(role, user("x"))  # type: ignore[arg-type]
         assert isinstance(reply, Reply)
@@ -344,3 +369,30 @@ def test_what_others_bring_is_kept_where_one_model_stops_the_run() -> None:
         with pytest.raises(ForethoughtError, match="is down"):
             done.extend(run_flows(starts, {"target": says(10), "judge": Dead(0)}))
         assert [d.key for d in done] == ["target"]
+
+
+def test_nothing_new_is_asked_once_a_server_has_failed(tmp_path: Path) -> None:
+    """What has come in is in the cache, and the same command goes on from there."""
+
+    def one(*roles: str) -> Flow[str]:
+        for role in roles:
+            reply = yield Ask(role, user(f"for {role}"))  # type: ignore[arg-type]
+        assert isinstance(reply, Reply)
+        return reply.text
+
+    def run(judge: Model, paid: ScriptedModel) -> list[str]:
+        cache = DiskCache(tmp_path / "c.sqlite")
+        starts = [Job("judged", lambda: one("judge")), Job("long", lambda: one("target", "teacher"))]
+        try:
+            return [d.key for d in run_flows(starts, {"target": paid, "teacher": paid, "judge": judge}, cache=cache)]
+        finally:
+            cache.close()
+
+    first, again = says(10), says(10)
+    with pytest.raises(ForethoughtError, match="is down"):
+        run(Dead(0), first)
+    assert sorted(run(says(10), again)) == ["judged", "long"]
+    assert [[q.messages[-1].content for q in model.asked] for model in (first, again)] == [
+        ["for target"],
+        ["for teacher"],
+    ]

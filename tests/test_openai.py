@@ -493,15 +493,54 @@ def test_each_server_has_its_own_key(connect: Callable[..., OpenAIModel], monkey
 def test_no_two_hosts_share_a_key(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORETHOUGHT_API_KEY_API_TOGETHER_XYZ", "dots")
     monkeypatch.setenv("FORETHOUGHT_API_KEY_MY__SERVER_EXAMPLE_COM", "dash")
+    monkeypatch.setenv("FORETHOUGHT_API_KEY_MY___VLLM", "underscore")
+    monkeypatch.setenv("FORETHOUGHT_API_KEY_XN____AP__IPA_TOGETHER_XYZ", "dashes")
 
     def sent(host: str) -> str | None:
         return connect("x", f"https://{host}/v1")._client.headers.get("Authorization")
 
     assert sent("api.together.xyz") == sent("API.Together.xyz") == "Bearer dots"
-    assert sent("my-server.example.com") == "Bearer dash"
-    # The i of the last has no dot, and its capital is I.
-    others = ("api-together.xyz", "my.server.example.com", "apı.together.xyz")
-    assert [sent(host) for host in others] == [None] * 3
+    assert sent("my-server.example.com") == "Bearer dash" and sent("my_vllm") == "Bearer underscore"
+    # Its i has no dot, and its capital is I.
+    assert sent("apı.together.xyz") == "Bearer dashes"
+    others = (
+        "my.server.example.com",
+        "my_server.example.com",
+        "my.vllm",
+        "my-.vllm",
+        "xn_.ap-ipa.together.xyz",
+        "xn._ap-ipa.together.xyz",
+    )
+    assert [sent(host) for host in others] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("host", "old", "new"),
+    [
+        ("api.my-example.com", "API_MY_EXAMPLE_COM", "API_MY__EXAMPLE_COM"),
+        ("my_vllm", "MY_VLLM", "MY___VLLM"),
+        ("apı.together.xyz", "API_TOGETHER_XYZ", "XN____AP__IPA_TOGETHER_XYZ"),
+    ],
+)
+def test_a_key_by_its_former_name_is_not_passed_over(
+    connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch, host: str, old: str, new: str
+) -> None:
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "general")
+    monkeypatch.setenv(f"FORETHOUGHT_API_KEY_{old}", "own")
+    with pytest.raises(ForethoughtError, match=rf"_{old} is not read for .* into FORETHOUGHT_API_KEY_{new}\.$"):
+        connect("x", f"https://{host}/v1")
+    monkeypatch.setenv(f"FORETHOUGHT_API_KEY_{new}", "its own")
+    assert connect("x", f"https://{host}/v1")._client.headers["Authorization"] == "Bearer its own"
+
+
+def test_a_host_whose_name_would_not_be_its_own_has_the_general_key(
+    connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORETHOUGHT_API_KEY", "general")
+    assert connect("x", "http://[2001:db8::1]/v1")._client.headers["Authorization"] == "Bearer general"
+    monkeypatch.setenv("FORETHOUGHT_API_KEY_2001_DB8__1", "own")
+    with pytest.raises(ForethoughtError, match=r"that host's key is FORETHOUGHT_API_KEY\.$"):
+        connect("x", "http://[2001:db8::1]/v1")
 
 
 def refuses(model: OpenAIModel, said: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
@@ -523,6 +562,7 @@ def refuses(model: OpenAIModel, said: Callable[[dict[str, Any]], str]) -> list[d
     [
         "`temperature` is deprecated for this model.",
         "invalid temperature: only 1 is allowed for this model",
+        "temperature: only (1.0) is permitted",
         "This model does not support temperature.",
         "Temperature is not supported with this model",
         "`temperature` may only be set to 1 when thinking is enabled.",
@@ -538,7 +578,13 @@ def test_ways_to_say_that_a_temperature_is_not_taken(connect: Callable[..., Open
 
 
 @pytest.mark.parametrize(
-    "text", ["temperature: only values between 0 and 1 are allowed", "body.temperature.x is not supported"]
+    "text",
+    [
+        "temperature: only values between 0 and 1 are allowed",
+        "temperature: Only 0.0 to 1.0 is allowed",
+        "temperature: only 0..1 is allowed",
+        "body.temperature.x is not supported",
+    ],
 )
 def test_a_temperature_out_of_bounds_is_not_given_up(connect: Callable[..., OpenAIModel], text: str) -> None:
     model = connect("x")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,13 @@ class Charged(AskFailed):
         self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
 
 
-@dataclass
-class _Line:
-    """What waits for a server and what it has, of all roles that share it: what answers one may bring the replies of another."""
-
-    waiting: deque[tuple[int, Question, int]] = field(default_factory=deque)
-    open: set[int] = field(default_factory=set)
-
-
 class Meter:
     """Tokens that servers have read and written for a run, kept in its `usage.json`; replies from the cache cost nothing."""
 
     def __init__(self, budget: Budget, path: Path) -> None:
         self.budget, self.path = budget, path
-        self.lines: dict[Model, _Line] = {}
+        # Asks that are on their way, to all servers.
+        self.open: set[int] = set()
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.read, self.written, self.asks = (
             int(found.get(k, 0)) for k in ("prompt_tokens", "completion_tokens", "asks")
@@ -50,11 +42,6 @@ class Meter:
     @property
     def money(self) -> float:
         return (self.read * self.budget.price_in + self.written * self.budget.price_out) / 1e6
-
-    @property
-    def open(self) -> int:
-        """Asks that are on their way, to all servers."""
-        return sum(len(line.open) for line in self.lines.values())
 
     def add(self, reply: Reply | Charged) -> None:
         if not reply.prompt_tokens and not reply.completion_tokens:
@@ -77,7 +64,7 @@ class Meter:
             (self.tokens, self.budget.tokens, "tokens"),
             (self.money, self.budget.money, "of money"),
         ):
-            if cap is not None and self.asks and spent * (self.asks + self.open + 1) >= cap * self.asks:
+            if cap is not None and self.asks and spent * (self.asks + len(self.open) + 1) >= cap * self.asks:
                 return ForethoughtError(
                     f"the budget {'would be exceeded' if spent < cap else 'is used up'}: {spent:,.6g} of {cap:,.6g} {unit} spent on "
                     f"{self.asks} asks. Raise the budget and repeat the same command: what was done is kept."
@@ -101,12 +88,13 @@ class Meter:
 
 
 class Metered:
-    """A model whose replies count towards a meter. It is handed at most `at_once` asks, what it works on, since those that it has are paid
-    for: once the cap is met they are waited for, and only then the run is stopped."""
+    """A model whose replies count towards a meter, one for all roles that share it. It is handed at most `at_once` asks, what it works on,
+    since those that it has are paid for: once the cap is met they are waited for, and only then the run is stopped."""
 
     def __init__(self, model: Model, meter: Meter, at_once: int = 32) -> None:
         self._model, self._meter, self._at_once = model, meter, at_once
-        self._line = meter.lines.setdefault(model, _Line())
+        self.waiting: deque[tuple[int, Question, int]] = deque()
+        self.open: set[int] = set()
         self.identity, self.pinned = model.identity, model.pinned
 
     @property
@@ -118,18 +106,19 @@ class Metered:
         return self._model.fingerprint(question)
 
     def submit(self, ticket: int, question: Question, seed: int) -> None:
-        self._line.waiting.append((ticket, question, seed))
+        self.waiting.append((ticket, question, seed))
         self._hand_over()
 
     def step(self, block: bool = True) -> Sequence[tuple[int, Reply | Logprobs | Found | AskFailed]]:
         self._hand_over()
-        if not self._line.open:
+        if not self.open:
             # Where other servers still have asks, these may cost less than is thought.
-            if self._line.waiting and not self._meter.open and (met := self._meter.met()):
+            if self.waiting and not self._meter.open and (met := self._meter.met()):
                 raise met
             return []
         replies = self._model.step(block)
-        self._line.open.difference_update(ticket for ticket, _ in replies)
+        for tickets in (self.open, self._meter.open):
+            tickets.difference_update(ticket for ticket, _ in replies)
         for _, reply in replies:
             if isinstance(reply, Reply | Charged):
                 self._meter.add(reply)
@@ -139,10 +128,10 @@ class Metered:
         return replies
 
     def _hand_over(self) -> None:
-        line = self._line
-        while line.waiting and len(line.open) < self._at_once and not self._meter.met():
-            ticket, question, seed = line.waiting.popleft()
-            line.open.add(ticket)
+        while self.waiting and len(self.open) < self._at_once and not self._meter.met():
+            ticket, question, seed = self.waiting.popleft()
+            self.open.add(ticket)
+            self._meter.open.add(ticket)
             self._model.submit(ticket, question, seed)
 
     def close(self) -> None:

@@ -36,6 +36,8 @@ BROKEN = 10
 LONGEST_WAIT = 120.0
 # OpenAI's newer models take this in place of `max_tokens`, which other servers know alone.
 NEWER_MOST = "max_completion_tokens"
+# How a host is written in the name of its key.
+MARKS = str.maketrans({".": "_", "-": "__", "_": "___"})
 Outcome = Reply | AskFailed | ForethoughtError
 
 
@@ -320,9 +322,18 @@ def load_openai(spec: str, system: str | None = None, concurrency: int = 32, thi
 def _key(url: httpx.URL) -> str:
     """The key of a server: its own (`FORETHOUGHT_API_KEY_API_EXAMPLE_COM`); OpenAI's, which goes to OpenAI alone, since the URL may stand
     in a file that somebody else has written; or the one for all."""
-    # As it is looked up (`xn--...`), and dashes apart from dots: no two hosts may share a key.
+    # As it is looked up (`xn--...`), each mark in its own way: no two hosts may share a key. So one in which marks adjoin (`a_.b` would
+    # read like `a--b`), and an IPv6 address, have none of their own.
     host = url.raw_host.decode("ascii")
-    own = "FORETHOUGHT_API_KEY_" + re.sub(r"\W", "_", host.replace("-", "__")).upper()
+    plain = re.fullmatch(r"[a-z\d]+(?:(?:[._]|-+)[a-z\d]+)*", host)
+    own = f"FORETHOUGHT_API_KEY_{host.translate(MARKS).upper()}" if plain else ""
+    # As it was written once. The general key must not go in its place unseen.
+    old = "FORETHOUGHT_API_KEY_" + re.sub(r"\W", "_", url.host).upper()
+    if os.environ.get(old) and own not in os.environ:
+        raise ForethoughtError(
+            f"{old} is not read for {host}, since other hosts would be written like that too. "
+            + (f"Put the key of {host} into {own}." if own else "Unset it: that host's key is FORETHOUGHT_API_KEY.")
+        )
     theirs = url.scheme == "https" and host.endswith("api.openai.com")
     names = (own, *(["OPENAI_API_KEY"] if theirs else []), "FORETHOUGHT_API_KEY")
     return next(filter(None, map(os.environ.get, names)), "").strip()
@@ -330,10 +341,10 @@ def _key(url: httpx.URL) -> str:
 
 def _untaken(message: str, body: dict[str, Any]) -> str | None:
     """The sampling setting that a refusal of a request is about; a narrower nucleus than all is not given up."""
-    # "only 1 is allowed" is no bound ("only values between 0 and 1 are allowed"), which is for the user to keep.
+    # "only 1 is allowed" is no bound ("only 0 to 1 is allowed"), which is for the user to keep.
     refused = (
         r"support|both|unknown|unrecogni|unexpected|deprecated|not (?:allowed|permitted)|extra"
-        r"|only be set to|only [^:;]{1,40} is (?:allowed|permitted)"
+        r"|only be set to|only \(?\w+(?:\.\w+)?\)? is (?:allowed|permitted)"
     )
     if not re.search(refused, message, re.IGNORECASE):
         return None

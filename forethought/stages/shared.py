@@ -123,9 +123,9 @@ def execute(
     _note_models(run, {roles[role].name: model for role, model in models.items()})
     meter = Meter(budget, run.path / "usage.json") if budget and jobs else None
     if meter:
-        models = {
-            r: Metered(m, meter, roles[r].concurrency) if is_served(roles[r].name) else m for r, m in models.items()
-        }
+        # Roles with equal settings share a model, and so its wrapper: of several models none is waited for.
+        metered = {m: Metered(m, meter, roles[r].concurrency) for r, m in models.items() if is_served(roles[r].name)}
+        models = {r: metered.get(m, m) for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
     errors, replies, first = 0, 0, total - len(jobs)
     parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
