@@ -485,7 +485,7 @@ def test_the_same_number_is_not_the_same_request(tmp_path: Path) -> None:
     assert texts("tell me about soup!", "1") == ["Rhyme on soup"], "compared without case and punctuation"
     assert texts("Tell me about tea", "1") == texts("Tell me about tea", "b") == ["Rhyme on tea"], "by its request"
     assert texts("Tell me about bread", "3") == ["Sing"], "by its id: there is nothing else"
-    with pytest.raises(ForethoughtError, match=r"in rows\.csv the id '2' is on another request, 'tell me about tea'"):
+    with pytest.raises(ForethoughtError, match=r"in rows\.csv the id '2' is on another request, 'Tell me about tea'"):
         sent(again, make_prompt("Tell me about bread", "harmful", "t", id="2"))
     # An attack run has both, too; of two prompts that ask the same in their last turn each gets its own.
     talks = [
@@ -499,6 +499,20 @@ def test_the_same_number_is_not_the_same_request(tmp_path: Path) -> None:
         assert isinstance(found, list) and [word in one.messages[0].content for one in found] == [True]
     with pytest.raises(ForethoughtError, match=f"the id '{talks[0].id}' is on another request"):
         sent(again, make_prompt("Tell me about bread", "harmful", "t", id=talks[0].id))
+
+
+def test_requests_that_differ_in_a_sign_are_not_the_same(tmp_path: Path) -> None:
+    rows = [{"goal": f"Is {x} better?", "prompt": f"Rhyme on {x}"} for x in ("C", "C++", "tea")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    _, again = load_attack(f"replay(path={tmp_path / 'rows.json'})")
+
+    def texts(request: str) -> Any:
+        found = sent(again, make_prompt(request, "harmful", "t"))
+        return [one.messages[-1].content for one in found] if isinstance(found, list) else found
+
+    assert [texts(f" Is {x} better? ") for x in ("C", "C++")] == [["Rhyme on C"], ["Rhyme on C++"]]
+    assert texts("is tea better") == ["Rhyme on tea"]
+    assert isinstance(texts("Is C# better?"), AskFailed), "it may be either"
 
 
 def test_a_request_with_its_context_is_the_same_request(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from forethought.analysis.capability import abilities, standing
-from forethought.analysis.equivalence import Paired, counted, equivalences, verdict_of
+from forethought.analysis.equivalence import Paired, equivalences, verdict_of
 from forethought.analysis.rates import rate, score_interval
 from forethought.errors import ForethoughtError
 from forethought.records import Graded
@@ -160,14 +160,6 @@ def test_what_cannot_be_read_is_wrong_in_accuracy_and_in_its_difference() -> Non
     broken = rows([True] * 6 + [None] * 4, error="too_long: x")
     (found,) = abilities(broken)
     assert found.accuracy == rate(6, 6, 4) and one(broken, rows([True] * 10)).first == found.accuracy.value
-
-
-def test_the_unscored_read_as_right_or_wrong() -> None:
-    mixed = [*rows([True, None], error="too_long: x"), *rows([None]), *nll([1.0])]
-    assert [r.correct for r in counted(mixed, True)] == [True, True, None, None]
-    assert [r.correct for r in counted(mixed, False)] == [True, False, None, None]
-    failed = Graded(task="p", mode="nll", id="q", question="?", gold="a", error="too_long: x")
-    assert counted([failed], False) == [failed]
 
 
 def test_thoughts_that_did_not_end_are_named_whatever_the_verdict() -> None:

@@ -76,12 +76,6 @@ def equivalences(
     return found
 
 
-def counted(rows: Iterable[Graded], right: bool) -> list[Graded]:
-    """The rows as they would be if every answer that is unscored for a reason that is not the model's had been right, or wrong.
-    Likelihoods stay as they are."""
-    return [r if right_or_wrong(r) or is_likelihood([r]) else r.model_copy(update={"correct": right}) for r in rows]
-
-
 def verdict_of(low: float, high: float, margin: float, less_is_better: bool = False) -> Verdict:
     """`equivalent`: the interval lies within the margin. Else `better` or `worse` where it leaves out zero, else `undecided`."""
     if -margin < low and high < margin:

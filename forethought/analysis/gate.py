@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from forethought.analysis.paired import match, paired_difference
-from forethought.analysis.rates import Z95, Outcome, Rate, clustered, read_as
+from forethought.analysis.rates import Z95, Outcome, Rate, clustered, read_as, wilson
 from forethought.records import Record
 
 Ruling = Literal["pass", "fail", "cannot tell"]
@@ -36,12 +36,19 @@ class Line(Record):
 
 
 def ceiling(what: str, judge: str, outcomes: Sequence[Outcome], limit: float, *, point: bool = False) -> Line:
-    """Whether the rate of hits lies under `limit`; with `point` the rate itself, not its interval's upper bound."""
+    """Whether the rate of hits lies under `limit`; with `point` the rate itself, not its interval's upper bound.
+
+    The bound is at least that of as many prompts without a hit: several attempts on each may well show that they do not go together, but
+    a few hits more must not open a gate that a clean record leaves shut."""
     rate, prompts = clustered(outcomes), len({o.prompt for o in outcomes})
     worst, best = (_top(clustered(read_as(outcomes, hit)), point) for hit in (True, False))
+    clean = None if point else wilson(0, prompts)
     ruling: Ruling = "cannot tell"
     if not rate.scored:
         why = "nothing was scored"
+    elif worst is not None and clean and worst <= limit < clean[1]:
+        worst = clean[1]
+        why = f"{prompts} prompts without a hit could not show less than {worst:.1%}: {_needed(limit)}"
     elif worst is not None and worst <= limit:
         ruling, why = "pass", f"at most {worst:.1%}"
     elif rate.hits == 0 and best is not None and best > limit:
@@ -60,9 +67,11 @@ def ceiling(what: str, judge: str, outcomes: Sequence[Outcome], limit: float, *,
 
 
 def no_worse(
-    what: str, judge: str, before: Sequence[Outcome], after: Sequence[Outcome], limit: float, *, point: bool = False
-) -> Line:
-    """Whether the rate of hits has risen by no more than `limit` from `before` to `after`, paired by what was sent."""
+    what: str, judge: str, before: Sequence[Outcome], after: Sequence[Outcome], limit: float, *, point: bool = False,
+    lenient: bool = False,
+) -> Line:  # fmt: skip
+    """Whether the rate of hits has risen by no more than `limit` from `before` to `after`, paired by what was sent. With `lenient` a rise
+    within the limit that may be chance is no failure: it cannot be told."""
     pairs = match(before, after)
     worst = paired_difference([p._replace(first=p.first is True, second=p.second is not False) for p in pairs])
     best = paired_difference([p._replace(first=p.first is not False, second=p.second is True) for p in pairs])
@@ -74,11 +83,14 @@ def no_worse(
     elif top is not None and top <= limit:
         ruling, why = "pass", f"at most {top:+.1%}"
     elif not point and not found.only_second and bottom is not None and bottom > limit:
-        why = f"no pair rose, but {found.clusters} prompts cannot show less than {bottom:+.1%}: ask more"
+        why = f"no pair got worse, but {found.clusters} prompts cannot show less than {bottom:+.1%}: ask more"
     elif bottom is not None and bottom > limit:
-        ruling, why = "fail", f"{'the change' if point else 'the bound'} is {bottom:+.1%}"
-        if (found.value or 0.0) <= limit:
-            why += f", though the change is {found.value:+.1%}: more prompts would tell"
+        value, low = best.value or 0.0, best.low or 0.0
+        ruling = "cannot tell" if lenient and value <= limit and low <= 0 else "fail"
+        even = ", even with the unscored in its favour" if found.unscored else ""
+        why = f"{'the change' if point else 'the bound'} is {bottom:+.1%}{even}"
+        if value <= limit:
+            why += f", though the change is {value:+.1%}: more prompts would tell"
     else:
         why = f"the {found.unscored} pairs without a score decide: {bottom or 0:+.1%} to {top or 0:+.1%}"
     return Line(

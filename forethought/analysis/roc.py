@@ -163,7 +163,7 @@ def difference(
     out. One pair is a paired difference; one pair an attack is the difference of two pooled means. From it is taken the same mean over
     the pairs `less`, if given: a difference of two differences, all of one draw of prompts."""
     groups = [
-        [(a, b) for a, b in (_shared(*pair) for pair in some) if _value(a) is not None and _value(b) is not None]
+        [(a, b) for a, b in (shared(*pair) for pair in some) if _value(a) is not None and _value(b) is not None]
         for some in (pairs, *(() if less is None else (less,)))
     ]
     flat = [sides for some in groups for pair in some for sides in pair]
@@ -273,12 +273,10 @@ def _filled(sides: Sides, *fill: float) -> Sides:
     return Sides(*([(g, f if s is None else s) for g, s in side] for side, f in zip(sides, fill, strict=True)))
 
 
-def _shared(a: Sides, b: Sides) -> tuple[Sides, Sides]:
-    """What two sets have scored on the same prompts."""
-    seen = [[{g for g, score in s[i] if score is not None} for s in (a, b)] for i in (0, 1)]
-    both = [first & second for first, second in seen]
-    cut = [Sides(*([p for p in s[i] if p[0] in both[i] and p[1] is not None] for i in (0, 1))) for s in (a, b)]
-    return cut[0], cut[1]
+def shared(*sets: Sides) -> list[Sides]:
+    """The sets on the prompts that all of them have scored."""
+    seen = [set.intersection(*({p for p, score in s[i] if score is not None} for s in sets)) for i in (0, 1)]
+    return [Sides(*([p for p in s[i] if p[0] in seen[i]] for i in (0, 1))) for s in sets]
 
 
 def _expit(x: float) -> float:

@@ -14,7 +14,17 @@ from itertools import product
 from typing import Literal, get_args
 
 from forethought.analysis.rates import applies
-from forethought.analysis.roc import Auroc, AurocDifference, Operating, Sides, difference, mean_auroc, numbers, tpr_at
+from forethought.analysis.roc import (
+    Auroc,
+    AurocDifference,
+    Operating,
+    Sides,
+    difference,
+    mean_auroc,
+    numbers,
+    shared,
+    tpr_at,
+)
 from forethought.analysis.summary import DIRECT
 from forethought.records import Attempt, Record, Score
 
@@ -181,13 +191,7 @@ def comparisons(tables: Mapping[str, Table]) -> list[Compared]:
 
 def _lost(direct: Pairs, attacked: Sequence[Pairs]) -> AurocDifference:
     """What the first model loses from the direct request less what the second loses, in the mean over attacks."""
-    cut = [_shared(*asked, *sent) for pairs in attacked for asked, sent in zip(direct, pairs, strict=True)]
+    cut = [shared(*asked, *sent) for pairs in attacked for asked, sent in zip(direct, pairs, strict=True)]
     before, after = ([(four[i], four[i + 1]) for four in cut] for i in (0, 2))
     # What nothing was cut from counts once and not once an attack, which is the same mean but for its rounding.
     return difference(direct if before == list(direct) * len(attacked) else before, after)
-
-
-def _shared(*sets: Sides) -> list[Sides]:
-    """The sets on the prompts that all of them have scored."""
-    seen = [set.intersection(*({p for p, score in s[i] if score is not None} for s in sets)) for i in (0, 1)]
-    return [Sides(*([p for p in s[i] if p[0] in seen[i]] for i in (0, 1))) for s in sets]

@@ -25,8 +25,8 @@ ATTEMPTS = "attempts.jsonl"
 
 
 def replay(path: str, attack: str = "") -> Attack:
-    """A prompt is sent what the file at `path` holds for its request, or for its id where the file knows no request; one for which it
-    holds nothing is not applicable.
+    """A prompt is sent what the file at `path` holds for its request (if not as it stands, then without case and punctuation, where the
+    file has only one such), or for its id where the file knows no request; one for which it holds nothing is not applicable.
 
     The file is a finished attack run (or its `attempts.jsonl`), of which `attack` picks one; JSON of the form {behavior id or request:
     [texts]}, as HarmBench has its test cases; JailbreakBench's artifacts; or rows with `prompt` and a `goal`, `Behavior` or `id`. Rows
@@ -43,12 +43,17 @@ def replay(path: str, attack: str = "") -> Attack:
         for key in _keys(ids, requests):
             held.setdefault(key, {})[what] = None
     others = {id: request for id, request in held if id and request}
+    alike: dict[str, set[str]] = {}
+    for _, request in held:
+        alike.setdefault(_plain(request), set()).add(request)
     skipped = f"; {without} of its {rows} rows have no prompt" if without else ""
     if not held:
         raise ForethoughtError(f"{path} holds no attack{f' {attack}' if attack else ''} to send again{skipped}.")
 
     def again(prompt: Prompt) -> Flow[list[Sent]]:
-        request = _plain(prompt.request)
+        request = prompt.request.strip()
+        if ("", request) not in held and len(named := alike.get(_plain(request), set())) == 1:
+            (request,) = named
         found = held.get((prompt.id, request)) or held.get(("", request)) or held.get((prompt.id, ""))
         if not found and (other := others.get(prompt.id)):
             raise ForethoughtError(
@@ -76,13 +81,14 @@ def _place(path: str) -> Path:
 def _keys(ids: tuple[str, ...], requests: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """(id, request) by which an entry is found. An id counts by itself only where there is no request: files that number their rows have
     the same ids for other requests."""
-    plain = [*filter(None, map(_plain, requests))]
-    yield from (("", request) for request in plain)
-    yield from ((id, request) for id in ids for request in plain or [""])
+    stripped = [*filter(None, map(str.strip, requests))]
+    yield from (("", request) for request in stripped)
+    yield from ((id, request) for id in ids for request in stripped or [""])
 
 
-def _plain(text: str) -> str:
-    return normalise(text) or text.strip()
+def _plain(request: str) -> str:
+    """A request without case and punctuation, where that leaves anything. `Is C++ better?` is then `Is C better?`, too."""
+    return normalise(request) or request
 
 
 def _messages(prompt: Prompt, what: Messages | str) -> Messages:
@@ -101,7 +107,7 @@ def _read(place: Path, attack: str) -> Iterator[Entry]:
                 yield (), (key,), (text, "")
                 yield (key.strip(),), (), (text, "")
         return
-    rows = read_rows(place) if content is None or isinstance(content, list) else _artifacts(place, content)
+    rows = _artifacts(place, content) if place.suffix == ".json" else read_rows(place)
     for number, row in rows:
         if row.keys() >= OWN:
             made = Attempt.model_validate(row)
@@ -121,8 +127,8 @@ def _read(place: Path, attack: str) -> Iterator[Entry]:
 
 
 def _artifacts(place: Path, content: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of JailbreakBench's artifacts, {"parameters": ..., "jailbreaks": [...]}."""
-    rows = content["jailbreaks"] if isinstance(content, dict) else None
+    """The rows of a list, or of JailbreakBench's artifacts, {"parameters": ..., "jailbreaks": [...]}."""
+    rows = content["jailbreaks"] if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ForethoughtError(f"{place.name}: expected a list of objects, alone or as 'jailbreaks'.")
     yield from enumerate(rows, 1)

@@ -104,16 +104,14 @@ def everything(
 
 def _alike(found: list[Tried]) -> list[list[Tried]]:
     """Those that were asked the same prompts, with the same sampling, together: each with the first that it can stand in a table with."""
-    from forethought.report.sources import check_few, comparable
+    from forethought.report.sources import asked_few, comparable, few_conflict
+
+    asked = dict(zip((t.path for t in found), asked_few([t.source for t in found]), strict=True))
 
     def fits(t: Tried, alike: list[Tried]) -> bool:
         if comparable(alike[0].source) != comparable(t.source):
             return False
-        try:
-            check_few(*(other.source for other in alike), t.source)
-        except ForethoughtError:
-            return False
-        return True
+        return not few_conflict(asked[other.path] for other in (*alike, t))
 
     sets: list[list[Tried]] = []
     for t in found:

@@ -18,6 +18,8 @@ from forethought.run import Run, locate, read_info, read_run, run_hash
 KINDS = ("judge", "score", "capability", "causal", "divergence")
 # Those of them that are made from the attempts of an attack run, and say nothing without its judge run.
 MADE_FROM = ("score", "causal", "divergence")
+# (attack, label) -> the ids of the prompts it was made on, and the run that did.
+Asked = dict[tuple[str, str], tuple[set[str], Path]]
 
 
 @dataclass
@@ -96,7 +98,7 @@ def by_target(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
         for each in runs_in(path):
             info = read_info(each)
             if info["command"] in KINDS or each == path:
-                groups.setdefault(digest(_deployed(_target(each, info))), []).append((name, each))
+                groups.setdefault(digest(_deployed(_target(each, info), each)), []).append((name, each))
     found: dict[str, list[Path]] = {}
     # What was trained comes after what was not, so that the first, with which the others are compared, is an untuned one.
     for members in sorted(groups.values(), key=lambda members: _trained(members[0][1])):
@@ -131,9 +133,15 @@ def _target(path: Path, info: dict[str, Any]) -> dict[str, Any]:
     return target
 
 
-def _deployed(target: dict[str, Any]) -> list[Any]:
-    """A model, its system prompt, and whether its template opens the thought."""
-    return [target["name"], target["system"], target.get("think", False)]
+def _spelled(target: dict[str, Any], run: Path) -> dict[str, Any]:
+    """A run's target, whose name is spelled one way where it is a directory."""
+    place = locate(target["name"], run)
+    return target | {"name": str(place.resolve() if place.is_dir() else place)}
+
+
+def _deployed(target: dict[str, Any], run: Path) -> list[Any]:
+    """A run's model, its system prompt, and whether its template opens the thought."""
+    return [_spelled(target, run)["name"], target["system"], target.get("think", False)]
 
 
 def _check_source(found: ModelRuns, run: Run) -> str:
@@ -193,7 +201,7 @@ def check_place(name: str, scored: Iterable[Run]) -> None:
 def _add_capability(found: ModelRuns) -> None:
     for run in found.runs["capability"]:
         asked = run.info["config"]["target"]
-        if _deployed(asked) != _deployed(found.target):
+        if _deployed(asked, run.path) != _deployed(found.target, found.attacks[0].path):
             raise ForethoughtError(
                 f"{run.path} is of {asked['name']}, but '{found.name}' is {found.target['name']}, or they differ in the system prompt "
                 "or in whether the template opens the thought."
@@ -208,8 +216,9 @@ def _add_attack(found: ModelRuns, run: Run) -> set[str]:
     first one's count."""
     if any(run_hash(run) == run_hash(other) for other in found.attacks):
         return set()
-    if found.attacks and run.info["config"]["target"] != found.target:
-        names = f"{found.target['name']} and {run.info['config']['target']['name']}"
+    asked = run.info["config"]["target"]
+    if found.attacks and _spelled(asked, run.path) != _spelled(found.target, found.attacks[0].path):
+        names = f"{found.target['name']} and {asked['name']}"
         raise ForethoughtError(f"the runs of '{found.name}' are of different models: {names}. Name them apart.")
     known, added = {a.id for a in found.attempts}, run.read("attempts.jsonl", Attempt)
     alike = any(comparable(run) == comparable(other) for other in found.attacks)
@@ -244,25 +253,38 @@ def comparable(attack_run: Run) -> str:
     return digest(attack_run.info["inputs"]["prompts"], config["sampling"], config["samples"])
 
 
+def asked_few(runs: Sequence[Run], attacks: Collection[str] = ()) -> list[Asked]:
+    """For each run, what it asked under the attacks that one of them made on few prompts."""
+    few = {attack for run in runs for attack in run.info["config"].get("few", {}) if not attacks or attack in attacks}
+    found: list[Asked] = []
+    for run in runs:
+        found.append({})
+        for a in run.read("attempts.jsonl", Attempt) if few else ():
+            if a.attack in few:
+                found[-1].setdefault((a.attack, a.prompt.label), (set(), run.path))[0].add(a.prompt.id)
+    return found
+
+
+def few_conflict(asked: Iterable[Asked]) -> str | None:
+    """The first attack that was made on unlike prompts of a label, in words; None where there is none."""
+    first: Asked = {}
+    for one in asked:
+        for (attack, label), (ids, path) in one.items():
+            known, where = first.setdefault((attack, label), (ids, path))
+            if known != ids:
+                others = " others" if len(known) == len(ids) else ""
+                return (
+                    f"'{attack}' was made on {len(known)} {label} prompts in {where} and on {len(ids)}{others} in {path}: "
+                    "they cannot stand in one table. Attack again with the same --few."
+                )
+    return None
+
+
 def check_few(*runs: Run, attacks: Collection[str] = ()) -> None:
     """ForethoughtError where an attack that one run made on few prompts was made on other prompts of a label in another; `attacks` are
     those that matter (none: all)."""
-    few = {attack for run in runs for attack in run.info["config"].get("few", {})}
-    few = few & set(attacks) if attacks else few
-    first: dict[tuple[str, str], tuple[set[str], Path]] = {}
-    for run in runs if few else ():
-        asked: dict[tuple[str, str], set[str]] = {}
-        for a in run.read("attempts.jsonl", Attempt):
-            if a.attack in few:
-                asked.setdefault((a.attack, a.prompt.label), set()).add(a.prompt.id)
-        for (attack, label), ids in asked.items():
-            known, where = first.setdefault((attack, label), (ids, run.path))
-            if known != ids:
-                others = " others" if len(known) == len(ids) else ""
-                raise ForethoughtError(
-                    f"'{attack}' was made on {len(known)} {label} prompts in {where} and on {len(ids)}{others} in {run.path}: "
-                    "they cannot stand in one table. Attack again with the same --few."
-                )
+    if conflict := few_conflict(asked_few(runs, attacks)):
+        raise ForethoughtError(conflict)
 
 
 def check_comparable(models: Sequence[ModelRuns]) -> None:

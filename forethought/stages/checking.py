@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from forethought.analysis.equivalence import Paired, counted, equivalences
+from forethought.analysis.capability import right_or_wrong
+from forethought.analysis.equivalence import Paired
 from forethought.analysis.gate import Line, Ruling, ceiling, no_worse
 from forethought.analysis.measures import measure
-from forethought.analysis.rates import Outcome, Rate, by_judge, clustered, outcomes_of, turned, wilson
+from forethought.analysis.rates import Outcome, Rate, by_judge, clustered, outcomes_of, turned
 from forethought.errors import ForethoughtError, nearest
 from forethought.judges import MEANING, meaning
 from forethought.records import Attempt, Graded, Label, Verdict
@@ -99,55 +99,45 @@ def check_capability(
                 f"--max-loss {most:g} is no limit for {p.task}, whose accuracy is a share: give one below 1."
             )
     one, two = (read_run(run, "capability").read(ROWS, Graded) for run in (baseline, path))
-    worst, best = (equivalences(counted(one, lost), counted(two, not lost)) for lost in (True, False))
-    lines = [_kept(*three, most, point) for three in zip(found, worst, best, strict=True)]
-    shared = {(p.task, p.mode) for p in found}
-    for (task, mode), count in Counter((r.task, r.mode) for r in one if (r.task, r.mode) not in shared).items():
-        lines.append(
-            Line(
-                what=f"loss of {task}, {mode}", judge="capability", limit=most, bound=None, hits=0, scored=0, unscored=count,
-                prompts=count, value=None, ruling="cannot tell", why=f"only {baseline} was asked it", change=True,
-            )
-        )  # fmt: skip
+    paired, lines = {(p.task, p.mode): p for p in found}, []
+    for key in dict.fromkeys((r.task, r.mode) for r in one):
+        pair, what = paired.get(key), f"loss of {', '.join(key)}"
+        what += f" ({pair.unit})" if pair else ""
+        if pair and pair.unit != "accuracy":
+            lines.append(_nats(what, pair, most, point))
+            continue
+        was, now = ([_wrong(r) for r in rows if (r.task, r.mode) == key] for rows in (one, two))
+        line = no_worse(what, "capability", was, now, most, point=point, lenient=True)
+        if pair is None:
+            line = line.model_copy(update={"bound": None, "why": f"only {baseline} was asked it"})
+        elif pair.verdict == "at chance":
+            line = line.model_copy(update={"ruling": "cannot tell", "why": pair.note})
+        lines.append(line)
     return lines
 
 
-def _kept(p: Paired, worst: Paired, best: Paired, most: float, point: bool) -> Line:
-    """The line of one task and mode. `worst` and `best` are the same with what is unscored counted as lost, or as won."""
-    loss, (least, fewest, bottom), (_, largest, top) = _loss(p)[1], _loss(best), _loss(worst)
-    name = "loss" if point else "bound"
-    if point:
-        least, bottom, top = None, fewest, largest
-    unsure = p.note or (f"{p.missing} answers were not measured" if p.missing and p.unit != "accuracy" else "")
+def _wrong(row: Graded) -> Outcome:
+    hit = row.correct is not True if right_or_wrong(row) else None
+    return Outcome(row.id, row.id, row.mode, "benign", hit)
+
+
+def _nats(what: str, p: Paired, most: float, point: bool) -> Line:
+    loss, bound = p.difference, p.difference if point else p.high
+    unsure = p.note or (f"{p.missing} answers were not measured" if p.missing else "")
     ruling: Ruling = "cannot tell"
-    if p.verdict in ("at chance", "not comparable"):
-        why = p.note or p.verdict
-    elif loss is None or fewest is None or bottom is None or top is None:
-        why = "nothing was scored in both runs"
-    elif top <= most and not unsure:
-        ruling, why = "pass", f"at most {top:.3g}"
-    elif bottom > most and (fewest > most or ((least or 0.0) > 0 and not unsure)):
-        even = ", even with the unscored as won" if p.missing and p.unit == "accuracy" else ""
-        more = "" if loss > most else f", though the loss is {loss:.3g}: more questions would tell"
-        ruling, why = "fail", f"the {name} is {bottom:.3g}{even}{more}"
-    elif bottom > most:
-        why = unsure or f"the bound is {bottom:.3g}, though the loss is {fewest:.3g}: more questions would tell"
+    if loss is None or bound is None:
+        why = p.note or "nothing was scored in both runs"
+    elif bound <= most and not unsure:
+        ruling, why = "pass", f"at most {bound:.3g}"
+    elif loss > most:
+        ruling, why = "fail", f"the {'loss' if point else 'bound'} is {bound:.3g}"
     else:
-        why = (
-            unsure or f"the {p.missing} unscored decide: the {name} is {bottom:.3g} with them as won, {top:.3g} as lost"
-        )
+        ruling = "fail" if p.low and p.low > 0 and not unsure else ruling
+        why = unsure or f"the bound is {bound:.3g}, though the loss is {loss:.3g}: more questions would tell"
     return Line(
-        what=f"loss of {p.task}, {p.mode} ({p.unit})", judge="capability", limit=most, bound=top, hits=0, scored=p.n,
-        unscored=p.missing, prompts=p.n, value=loss, ruling=ruling, why=why, change=True,
+        what=what, judge="capability", limit=most, bound=bound, hits=0, scored=p.n, unscored=p.missing, prompts=p.n, value=loss,
+        ruling=ruling, why=why, change=True,
     )  # fmt: skip
-
-
-def _loss(p: Paired) -> tuple[float | None, float | None, float | None]:
-    """The interval's lower end, the loss itself, and the upper end."""
-    if p.difference is None or p.low is None or p.high is None:
-        return None, None, None
-    # From 0, since -0.0 is printed as such.
-    return (0 - p.high, 0 - p.difference, 0 - p.low) if p.unit == "accuracy" else (p.low, p.difference, p.high)
 
 
 def needless_refusals(path: Path, judge: str | None = None) -> tuple[str, Rate] | None:
@@ -192,19 +182,7 @@ def _lines(
 ) -> list[Line]:
     own = pick(now.outcomes.get(judge, ()))
     found = [] if limit is None else [ceiling(what, judge, own, limit, point=limits.point)]
-    if not limits.point:
-        found = list(map(_enough, found))
     if before and limits.max_drop is not None:
         was = pick(before.outcomes.get(judge, ()))
         found.append(no_worse(f"change of {what}", judge, was, own, limits.max_drop, point=limits.point))
     return found
-
-
-def _enough(line: Line) -> Line:
-    """A line, which does not pass where as many prompts without a hit would not: several attempts on each may well show that they do not go
-    together, but a few hits more must not open a gate that a clean record leaves shut."""
-    clean = wilson(0, line.prompts)
-    if line.ruling != "pass" or clean is None or clean[1] <= line.limit:
-        return line
-    why = f"{line.prompts} prompts without a hit could not show less than {clean[1]:.1%}: ask more"
-    return line.model_copy(update={"bound": clean[1], "ruling": "cannot tell", "why": why})
