@@ -147,11 +147,12 @@ def run_flows(
     *,
     seed: int = 0,
     cache: Cache | None = None,
-    active: int = 512,
+    active: int = 128,
     salt: str = "",
     heard: Callable[[int], None] = lambda replies: None,
 ) -> Iterator[Done[T]]:
-    """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`.
+    """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`. More flows than keep
+    the models at work only march in step, so that none ends for long.
 
     `heard` is told how many replies each step of the models brought, since long flows end late. `salt` goes into the cache keys of models
     that are not pinned (a server may change its weights under the same name). Jobs are started lazily, so `jobs` may be a long generator.

@@ -127,6 +127,7 @@ def execute(
         metered = {m: Metered(m, meter, roles[r].concurrency) for r, m in models.items() if is_served(roles[r].name)}
         models = {r: metered.get(m, m) for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
+    active = max([128, *(2 * asked.concurrency for asked in roles.values() if is_served(asked.name))])
     errors, replies, first = 0, 0, total - len(jobs)
     parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
 
@@ -144,7 +145,7 @@ def execute(
                 if meter and pilot and number:
                     run.log(f"estimate: {meter.estimate(bar.done, total)} for {total} prompts")
                 salt = str(run.info["started"])
-                for done in run_flows(part, models, seed=seed, cache=cache, salt=salt, heard=heard):
+                for done in run_flows(part, models, seed=seed, cache=cache, active=active, salt=salt, heard=heard):
                     errors += done.error is not None
                     if done.error is not None:
                         run.log(f"{done.key}: {done.error}")
