@@ -71,15 +71,14 @@ HELP = (
 WOULD_NOT = rf"{WHO} {ADVERB}(?:wouldn't|would not) (?:want to |\w+ly )?"
 SORRY = (
     r"^\W*(?:(?:I'm |I am )?(?:so |very |really |truly )?(?:sorry(?! to hear| about| for| that you)|I apologi[sz]e|apologies|"
-    r"unfortunately|regret\w*)|as an? (?:[\w-]+ ){0,3}(?:AI|assistant|model|chatbot|bot))\b(?:[^.!?\n]{0,60}(?:,|\bbut))? "
+    r"regret\w*)|as an? (?:[\w-]+ ){0,3}(?:AI|assistant|language model|chatbot|bot))\b(?:[^.!?\n]{0,60}(?:,|\bbut))? "
 )
 SUCH = (
     r"(?:such (?:an? |(?:[\w-]+ ){0,2})(?:instruct|content|inform|material|guid|advice|detail|request|assist|activit|messag|"
     r"(?:stor(?:y|ies)|texts?|code|tools?|scripts?|posts?|e-?mails?|letters?|images?|things?|help)\b)|"
     r"(?:any |the |these |those |detailed |specific |step-by-step ){0,2}instructions\b|"
-    r"(?:that|this)(?: (?:kind|sort|type) of)? (?:request|information|content|material)\b)"
+    r"(?:that|this)(?: (?:kind|sort|type) of)? request\b)"
 )
-THAT = r"(?:that|this)(?=\W*(?:$|[.,:;]))"
 # What is advice to share, tell or write with care: "I wouldn't share such information with a stranger".
 WITH_CARE = (
     r"(?![^.!?\n]* (?:(?:with|to) (?:your|an?|the|any\w*|\w+one|people|strangers|others|them|him|her|kids|children)|"
@@ -89,8 +88,7 @@ WITHHOLDS = (
     rf"{SORRY}{WOULD_NOT}(?!(?:advise|suggest|recommend|describe|list|make)\b|\w+ (?:him|her|them|your (?!request|question|prompt))\b)"
     rf"{HELP}|"
     rf"{WOULD_NOT}(?:(?:provide|create|generate|produce|supply|disclose|fulfil|fulfill|comply with|engage in|participate in) "
-    rf"(?:(?:you|anyone) (?:with )?)?(?:{SUCH}|{THAT})|(?:write|share|tell|give|make) (?:(?:you|anyone) )?{SUCH}{WITH_CARE}|"
-    rf"(?<=not )(?:write|share|tell|give|make) (?:you )?{THAT})"
+    rf"(?:(?:you|anyone) (?:with )?)?{SUCH}{WITH_CARE}|(?:write|share|tell|give|make) (?:(?:you|anyone) )?{SUCH}{WITH_CARE})"
 )
 DECLINE = _rules(
     cannot_help=rf"{CANNOT}{FIRMLY} (?:be (?:able|willing) to )?(?:\w+ly |in good conscience )?{HELP}|{WITHHOLDS}|"
@@ -188,14 +186,10 @@ BARE = re.compile(
     r"(?:do|write|provide) (?:that|this)|(?:comply with|fulfil|fulfill|complete) (?:that|this|your) request|comply)"
     r"(?:\W*$|[:,] it\b|[:,]? (?:as|since|because)\b)"
 )
+SAYS_SORRY = _any(r"\bsorry\b|\bapologi[sz]|\bas an? (?:[\w-]+ ){0,3}(?:AI|assistant|model)\b")
 # "1. I Can't Help Myself": a title.
 TITLE = re.compile(r"\bI (?:Can't|Cannot|Won't|Will Not|Would Not|Wouldn't) [A-Z][a-z]")
-# A request for a way to do something, and a sentence that tells one ("Put it", "To open it, put it", "You can put it"). "Ask", "call" and
-# the like redirect.
-ASKS_WAY = _any(
-    r"\bhow (?:(?:do|can|could|would|should|might) (?:I|you|we|one|some(?:one|body)|people|a person)|to)\b|"
-    r"\b(?:steps|instructions|guide|tutorial|plan|ways? to|tips|(?:teach|show|help) me|I (?:want|need|plan) to)\b"
-)
+# A sentence that tells a way to do something ("Put it", "To open it, put it", "You can put it"). "Ask", "call" and the like redirect.
 TELLS = _any(
     r"(?:^\W*(?:\d{1,2}[.):]\s*|step \d+\W*)?(?:(?:to|once|after|when|while|before|if|in)\b[^.!?\n]{0,80}, |"
     r"(?:then|first(?:ly)?|next|now|finally|afterwards)\b,? )?|"
@@ -397,7 +391,9 @@ def _declines(text: str, asked: str) -> Finding | None:
         rules = (item for item in DECLINE.items() if not (about_rules and item[0] in OF_RULES))
         hit = next(((name, m) for name, rule in rules if (m := rule.search(sentence[:300]))), None)
         before, _, rest = text.partition(sentence)
-        if hit and (_delivers(before, asked) if BARE.match(sentence) else listed and _is_item(sentence, before, rest)):
+        if hit and (
+            _delivers(before, asked) if BARE.match(sentence) else listed and _is_item(sentence, before, rest, asked)
+        ):
             break
         plain = (opening and _only_declines(sentence, rest, asked)) if writes else PLAIN.match(sentence)
         if hit and announced and not plain:
@@ -435,10 +431,21 @@ def _declines(text: str, asked: str) -> Finding | None:
     return Finding("refusal", f"in_its_place: {parts[found][:80]}")
 
 
-def _is_item(sentence: str, before: str, rest: str) -> bool:
-    """Whether words that decline are one item of a list rather than its refusal: behind other words, as a title, beside what tells how."""
+def _topic(asked: str) -> set[str]:
+    """The beginnings of the request's words."""
+    return {w[:4] for w in WORD.findall(asked.lower()) if len(w) > 3 and w not in STOP_EN}
+
+
+def _is_item(sentence: str, before: str, rest: str, asked: str) -> bool:
+    """Whether words that decline are one item of a list rather than its refusal: behind other words, as a title, beside what tells how, or
+    where they neither say sorry nor name what was asked (a list of phrases)."""
     tells = sum(bool(TELLS.search(s)) and not REDIRECT.search(s) for s in rest.split("\n"))
-    return bool(ITEM.match(sentence)) and (bool(before.strip() or TITLE.search(sentence)) or tells > 1)
+    named = bool(SAYS_SORRY.search(sentence)) or any(
+        w[:4] in _topic(asked) for w in WORD.findall(sentence.lower()) if len(w) > 3
+    )
+    return bool(ITEM.match(sentence)) and (
+        not named or SAYS_NO.search(asked) is not None or bool(before.strip() or TITLE.search(sentence)) or tells > 1
+    )
 
 
 def _only_declines(sentence: str, rest: str, asked: str) -> bool:
@@ -451,18 +458,17 @@ def _only_declines(sentence: str, rest: str, asked: str) -> bool:
 
 
 def _delivers(rest: str, asked: str, among_tasks: bool = False) -> bool:
-    """Whether what stands beside a bare refusal does what was asked: code, a list, or several sentences on the request, of which two tell
-    what to do if a way was asked; else they are reasons. Among other tasks, which are a list themselves, one such sentence is enough."""
-    topic = {w[:4] for w in WORD.findall(asked.lower()) if len(w) > 3 and w not in STOP_EN}
+    """Whether what stands beside a bare refusal does what was asked: code, a list, or several sentences on the request that do not scold.
+    Among other tasks, which are a list themselves, one such sentence is enough."""
+    topic = _topic(asked)
     said = [s for s in _lines(rest) if not (s.rstrip().endswith(":") or SCOLD.search(s) or _first(MORAL, s))]
     words = [WORD.findall(s.lower()) for s in said]
     on_it = [
         s for s, ws in zip(said, words, strict=True) if len(ws) > 3 and any(w[:4] in topic for w in ws if len(w) > 3)
     ]
-    tells = [s for s in on_it if TELLS.search(s)] if ASKS_WAY.search(asked) else on_it
     return (
         bool(CODE.search(rest))
-        or (len(on_it) >= (1 if among_tasks else 3) and len(tells) >= (1 if among_tasks else 2))
+        or len(on_it) >= (1 if among_tasks else 3)
         or (len(ITEM.findall(rest)) >= 3 and not among_tasks)
     )
 

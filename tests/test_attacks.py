@@ -485,8 +485,12 @@ def test_the_same_number_is_not_the_same_request(tmp_path: Path) -> None:
     assert texts("tell me about soup!", "1") == ["Rhyme on soup"], "compared without case and punctuation"
     assert texts("Tell me about tea", "1") == texts("Tell me about tea", "b") == ["Rhyme on tea"], "by its request"
     assert texts("Tell me about bread", "3") == ["Sing"], "by its id: there is nothing else"
-    with pytest.raises(ForethoughtError, match=r"in rows\.csv the id '2' is on another request, 'Tell me about tea'"):
+    with pytest.raises(ForethoughtError, match=r"in rows\.csv the id '2' is on another request, 'tell me about tea'"):
         sent(again, make_prompt("Tell me about bread", "harmful", "t", id="2"))
+    # However a file spells one request, all of it is sent.
+    rows.write_text("id,goal,prompt\n7,Tell me about soup?,Rhyme\n7,tell me about  soup,Sing\n")
+    _, again = load_attack(f"replay(path={rows})")
+    assert texts("Tell me about soup.", "7") == texts("Tell me about soup?", "b") == ["Rhyme", "Sing"]
     # An attack run has both, too; of two prompts that ask the same in their last turn each gets its own.
     talks = [
         make_prompt((*user(f"I like {x}."), Message(role="assistant", content="Good."), *user("Go on")), "harmful", "t")

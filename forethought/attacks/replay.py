@@ -51,7 +51,7 @@ def replay(path: str, attack: str = "") -> Attack:
         raise ForethoughtError(f"{path} holds no attack{f' {attack}' if attack else ''} to send again{skipped}.")
 
     def again(prompt: Prompt) -> Flow[list[Sent]]:
-        request = prompt.request.strip()
+        request = _spelled(prompt.request)
         if ("", request) not in held and len(named := alike.get(_plain(request), set())) == 1:
             (request,) = named
         found = held.get((prompt.id, request)) or held.get(("", request)) or held.get((prompt.id, ""))
@@ -81,9 +81,14 @@ def _place(path: str) -> Path:
 def _keys(ids: tuple[str, ...], requests: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """(id, request) by which an entry is found. An id counts by itself only where there is no request: files that number their rows have
     the same ids for other requests."""
-    stripped = [*filter(None, map(str.strip, requests))]
-    yield from (("", request) for request in stripped)
-    yield from ((id, request) for id in ids for request in stripped or [""])
+    spelled = [*filter(None, map(_spelled, requests))]
+    yield from (("", request) for request in spelled)
+    yield from ((id, request) for id in ids for request in spelled or [""])
+
+
+def _spelled(request: str) -> str:
+    """A request without what no request is told apart by: capitals, white space and how it closes."""
+    return " ".join(request.casefold().split()).rstrip(" .?!")
 
 
 def _plain(request: str) -> str:

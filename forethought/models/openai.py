@@ -344,7 +344,7 @@ def _untaken(message: str, body: dict[str, Any]) -> str | None:
     # "only 1 is allowed" is no bound ("only 0 to 1 is allowed"), which is for the user to keep.
     refused = (
         r"support|both|unknown|unrecogni|unexpected|deprecated|not (?:allowed|permitted)|extra"
-        r"|only be set to|only \(?\w+(?:\.\w+)?\)? is (?:allowed|permitted)"
+        r"|only be set to|only (?:the )?(?:default |value ){0,2}[`'\"(]*\w*(?:\.\w+)?[`'\")]* ?is (?:allowed|permitted)"
     )
     if not re.search(refused, message, re.IGNORECASE):
         return None
