@@ -77,6 +77,8 @@ class Logprobs:
 Question = Ask | Choose
 # Tickets are never used twice, so that a late reply to a run that was stopped cannot pass for another question's.
 TICKETS = itertools.count()
+# Twice what a local model works on at once. More flows only march in step, so that none ends for long.
+ACTIVE = 128
 Flow = Generator[Ask | Choose | Search | Rng, "Reply | Logprobs | Found | random.Random", T]
 
 
@@ -147,12 +149,11 @@ def run_flows(
     *,
     seed: int = 0,
     cache: Cache | None = None,
-    active: int = 128,
+    active: int = ACTIVE,
     salt: str = "",
     heard: Callable[[int], None] = lambda replies: None,
 ) -> Iterator[Done[T]]:
-    """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`. More flows than keep
-    the models at work only march in step, so that none ends for long.
+    """Run jobs with at most `active` flows alive; yield each as it ends. Errors inside a flow become `Done.error`.
 
     `heard` is told how many replies each step of the models brought, since long flows end late. `salt` goes into the cache keys of models
     that are not pinned (a server may change its weights under the same name). Jobs are started lazily, so `jobs` may be a long generator.

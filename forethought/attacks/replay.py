@@ -25,8 +25,8 @@ ATTEMPTS = "attempts.jsonl"
 
 
 def replay(path: str, attack: str = "") -> Attack:
-    """A prompt is sent what the file at `path` holds for its request (if not as it stands, then without case and punctuation, where the
-    file has only one such), or for its id where the file knows no request; one for which it holds nothing is not applicable.
+    """A prompt is sent what the file at `path` holds for its request (capitals, white space and its end aside; all punctuation too, where
+    the file has only one such), or for its id where the file knows no request; one for which it holds nothing is not applicable.
 
     The file is a finished attack run (or its `attempts.jsonl`), of which `attack` picks one; JSON of the form {behavior id or request:
     [texts]}, as HarmBench has its test cases; JailbreakBench's artifacts; or rows with `prompt` and a `goal`, `Behavior` or `id`. Rows

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from forethought.config import Budget, ModelConfig
 from forethought.errors import ForethoughtError
-from forethought.flow import Done, Job, Model, run_flows
+from forethought.flow import ACTIVE, Done, Job, Model, run_flows
 from forethought.models import check_spec, is_served, load_model
 from forethought.models.cache import DiskCache
 from forethought.models.heap import let_go
@@ -127,7 +127,7 @@ def execute(
         metered = {m: Metered(m, meter, roles[r].concurrency) for r, m in models.items() if is_served(roles[r].name)}
         models = {r: metered.get(m, m) for r, m in models.items()}
     cache = DiskCache(cache_path(run.path)) if models else None
-    active = max([128, *(2 * asked.concurrency for asked in roles.values() if is_served(asked.name))])
+    active = max([ACTIVE, *(2 * asked.concurrency for asked in roles.values() if is_served(asked.name))])
     errors, replies, first = 0, 0, total - len(jobs)
     parts = [jobs[:PILOT], jobs[PILOT:]] if meter else [jobs]
 
